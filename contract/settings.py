@@ -1,0 +1,156 @@
+"""One frozen settings object: defaults, then a TOML file, then ``STOPPRESS_*``, then ``--set``.
+
+``STOPPRESS_CONFIG`` or ``--config`` names the TOML file. A name that is not here, or a value that
+does not fit, ends the start with exit code 2 and one line.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from contract.errors import SettingsError
+
+PREFIX = "STOPPRESS_"
+_SECRET_WORDS = ("password", "secret", "token", "key.pem", "sasl.username", "jaas")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations and sizes carry their unit in the name."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    kafka: dict[str, str] = Field({}, description="librdkafka properties for every client (TLS, SASL)")
+    namespace: str = Field("stoppress.", pattern=r"^[A-Za-z0-9._-]{0,80}$")
+    slot: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,40}$", description="names this worker among its peers")
+    partitions: int = Field(12, ge=1, le=1024)
+    article_partitions: int = Field(4, ge=1, le=1024)
+    replication_factor: int = Field(-1, ge=-1, description="-1: the broker's default")
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(None, ge=0, le=65535, description="None: the worker's own default")
+    cors_origins: list[str] = Field([], description="pages that may read the feed from another origin")
+
+    encoder: Path = Path("var/encoder")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    encoder_threads: int = Field(0, ge=0, le=256, description="0: one per core")
+    encoder_batch_articles: int = Field(64, ge=1, le=4096)
+    encoder_batch_tokens: int = Field(512, ge=64, le=1_000_000)
+    encoder_wait_ms: int = Field(5, ge=0, le=10_000)
+
+    batch_events: int = Field(5000, ge=1, le=100_000)
+    batch_wait_ms: int = Field(20, ge=1, le=10_000)
+    transaction_timeout_ms: int = Field(10_000, ge=1000, le=900_000)
+    session_timeout_ms: int = Field(6_000, ge=1000, le=1_800_000)
+    shutdown_seconds: float = Field(10.0, gt=0, le=600)
+
+    long_half_life_hours: float = Field(30 * 24.0, gt=0)
+    short_half_life_hours: float = Field(2.0, gt=0)
+    article_ttl_days: float = Field(30.0, gt=0, le=3650)
+    user_ttl_days: float = Field(180.0, gt=0, le=3650)
+    event_retention_days: float = Field(7.0, gt=0, le=3650)
+    waiting_clicks: int = Field(32, ge=1, le=1024)
+    waiting_hours: float = Field(24.0, gt=0, le=24 * 365)
+
+    list_length: int = Field(20, ge=1, le=200)
+    explain: bool = Field(False, description="put the score's parts into each item")
+    refresh_seconds: float = Field(60.0, gt=0)
+    popular_seconds: float = Field(1.0, gt=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # load() merges the sources itself, so that it can name them
+
+    def for_log(self) -> dict[str, Any]:
+        """All settings as plain values, secrets masked."""
+        plain = self.model_dump(mode="json")
+        plain["kafka"] = {
+            name: "***" if any(word in name for word in _SECRET_WORDS) else value
+            for name, value in self.kafka.items()
+        }
+        return plain
+
+
+def load(
+    overrides: Sequence[str] = (),
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge all sources into :class:`Settings`.
+
+    ``overrides`` are ``name=value`` strings (``--set``); lists and dicts are written as JSON.
+    Raises :class:`SettingsError` that names the source, the setting and what it should be.
+    """
+    environ = os.environ if environ is None else environ
+    config = config or (Path(environ[PREFIX + "CONFIG"]) if environ.get(PREFIX + "CONFIG") else None)
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for source, pairs in (
+        (str(config), _from_toml(config) if config else {}),
+        ("environment", _from_environment(environ)),
+        ("--set", dict(_split(pair) for pair in overrides)),
+    ):
+        for name, value in pairs.items():
+            if name not in Settings.model_fields:
+                raise SettingsError(f"{source}: unknown setting {name!r}; the known ones are in docs/settings.md")
+            values[name] = _structured(name, value)
+            origin[name] = source
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        raise SettingsError(
+            f"{origin.get(name, 'settings')}: {name} = {values.get(name)!r} cannot be used: {first['msg']}"
+        ) from None
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name[len(PREFIX) :].lower(): value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name != PREFIX + "CONFIG"
+    }
+
+
+def _split(pair: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {pair!r} is not name=value")
+    return name.strip(), value
+
+
+def _structured(name: str, value: Any) -> Any:
+    """Text for a list or dict setting is JSON; everything else pydantic converts itself."""
+    if name in ("kafka", "cors_origins") and isinstance(value, str):
+        try:
+            return msgspec.json.decode(value)
+        except msgspec.DecodeError as error:
+            raise SettingsError(f"{name} = {value!r} is not JSON: {error}") from None
+    return value
