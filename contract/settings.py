@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int | None = Field(None, ge=0, le=65535, description="None: the worker's own default")
     cors_origins: list[str] = Field([], description="pages that may read the feed from another origin")
+    control_url: str = Field("", description="where the page finds the demo's controls; empty: it shows none")
 
     encoder: Path = Path("var/encoder")
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,0 +1,110 @@
+"""``topics create`` and ``topics check``: the cluster's topics held against the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from contract.errors import SetupError, TopicsDiffer
+from contract.settings import Settings
+from contract.topics import TopicSpec
+from streams.clients import check_broker, make_admin
+
+
+def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool = False) -> list[str]:
+    """Create what is missing; return what was done and what differs, a line each.
+
+    A topic that was there already is only reported; ``alter`` also sets its differing settings.
+    Partition counts are never changed. Raises :class:`SetupError` where Kafka refuses.
+    """
+    check_broker(settings)
+    admin = make_admin(settings)
+    done = []
+    existing = admin.list_topics(timeout=30).topics
+    missing = [spec for spec in specs if spec.name not in existing]
+    replication = settings.replication_factor
+    futures = admin.create_topics(
+        [NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, config=s.config) for s in missing]
+    ) if missing else {}
+    for name, future in futures.items():
+        try:
+            future.result()
+            done.append(f"created {name}")
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise SetupError(f"Kafka refused to create {name}: {error.args[0].str()}") from None
+    for line, change in _differences(admin, [s for s in specs if s.name in existing]):
+        if alter and change is not None:
+            for future in admin.incremental_alter_configs([change]).values():
+                future.result()
+            done.append(f"altered {line}")
+        else:
+            done.append(f"differs {line}")
+    return done
+
+
+def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
+    """Return a line for each way in which the cluster's topics differ; empty where all is well."""
+    check_broker(settings)
+    admin = make_admin(settings)
+    existing = admin.list_topics(timeout=30).topics
+    missing = [f"{s.name}: missing; `stoppress topics create` makes it" for s in specs if s.name not in existing]
+    present = [s for s in specs if s.name in existing]
+    return missing + [line for line, _ in _differences(admin, present)]
+
+
+def require_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
+    """Raise :class:`TopicsDiffer` where a topic is missing or has another partition count.
+
+    Other settings do not keep a worker from starting; ``topics check`` reports them.
+    """
+    check_broker(settings)
+    existing = make_admin(settings).list_topics(timeout=30).topics
+    for spec in specs:
+        if spec.name not in existing:
+            raise TopicsDiffer(f"topic {spec.name} is missing; run `stoppress topics create`")
+        count = len(existing[spec.name].partitions)
+        if count != spec.partitions:
+            raise TopicsDiffer(_partition_count(spec, count))
+
+
+def _partition_count(spec: TopicSpec, count: int) -> str:
+    return (
+        f"topic {spec.name} has {count} partitions where the settings say {spec.partitions}; "
+        "set partitions (or article_partitions) to that, or use another namespace"
+    )
+
+
+def _differences(admin: AdminClient, specs: Sequence[TopicSpec]) -> list[tuple[str, ConfigResource | None]]:
+    """Return a line for each difference, with the change that would mend it where one could."""
+    if not specs:
+        return []
+    topics = admin.list_topics(timeout=30).topics
+    described = admin.describe_configs([ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs])
+    configs = {resource.name: future.result() for resource, future in described.items()}
+    lines: list[tuple[str, ConfigResource | None]] = []
+    for spec in specs:
+        count = len(topics[spec.name].partitions)
+        if count != spec.partitions:
+            lines.append((_partition_count(spec, count), None))
+        for name, wanted in spec.config.items():
+            found = configs[spec.name][name].value
+            if _policies(found) != _policies(wanted):
+                entry = ConfigEntry(name, wanted, incremental_operation=AlterConfigOpType.SET)
+                change = ConfigResource(ResourceType.TOPIC, spec.name, incremental_configs=[entry])
+                lines.append((f"{spec.name}: {name} is {found} where the contract says {wanted}", change))
+    return lines
+
+
+def _policies(value: str | None) -> list[str]:
+    """A list of policies has no order."""
+    return sorted((value or "").replace(" ", "").split(","))

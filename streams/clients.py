@@ -1,0 +1,105 @@
+"""Kafka clients with the properties that were measured to matter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from contract.errors import BrokerUnreachable
+from contract.settings import Settings
+
+MAX_MESSAGE_BYTES = 9 << 20
+_log = logging.getLogger("stoppress.kafka")
+
+
+def _common(settings: Settings, name: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": f"{settings.namespace}{name}",
+        "logger": _log,
+        "reconnect.backoff.max.ms": 1000,
+        **settings.kafka,
+    }
+
+
+def make_consumer(
+    settings: Settings,
+    *,
+    name: str,
+    group: str | None = None,
+    read_committed: bool = True,
+    extra: Mapping[str, Any] | None = None,
+) -> Consumer:
+    """Return a consumer that commits nothing by itself and begins at the earliest record.
+
+    ``fetch.queue.backoff.ms`` is 1000 in librdkafka, which makes catching up five times slower.
+    """
+    return Consumer(
+        {
+            **_common(settings, name),
+            "group.id": group or f"{settings.namespace}{name}.ungrouped",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed" if read_committed else "read_uncommitted",
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 100,
+            "max.partition.fetch.bytes": 8 << 20,
+            "fetch.max.bytes": 64 << 20,
+            "fetch.message.max.bytes": 8 << 20,
+            "receive.message.max.bytes": (64 << 20) + MAX_MESSAGE_BYTES,
+            "queued.min.messages": 100_000,
+            **(extra or {}),
+        }
+    )
+
+
+def make_producer(
+    settings: Settings,
+    *,
+    name: str,
+    transactional_id: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Producer:
+    """Return an idempotent producer that partitions as the Java client does."""
+    transactional: dict[str, Any] = {}
+    if transactional_id is not None:
+        transactional = {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+        }
+    return Producer(
+        {
+            **_common(settings, name),
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 0 if transactional_id else 2,
+            "retry.backoff.ms": 5,
+            "retry.backoff.max.ms": 200,
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "queue.buffering.max.messages": 200_000,
+            "queue.buffering.max.kbytes": 262_144,
+            **transactional,
+            **(extra or {}),
+        }
+    )
+
+
+def make_admin(settings: Settings) -> AdminClient:
+    """Return an admin client."""
+    return AdminClient(_common(settings, "admin"))
+
+
+def check_broker(settings: Settings, seconds: float = 5.0) -> None:
+    """Block until a broker answers, at most ``seconds``. Raises :class:`BrokerUnreachable`."""
+    try:
+        make_admin(settings).list_topics(timeout=seconds)
+    except KafkaException as error:
+        raise BrokerUnreachable(
+            f"no Kafka broker answers at {settings.bootstrap_servers} ({error.args[0].str()}); "
+            "start one (`stoppress kafka start`) or set STOPPRESS_BOOTSTRAP_SERVERS"
+        ) from None

@@ -1,0 +1,106 @@
+"""What could not be used: kept as it came, listed, and sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import Message, TopicPartition
+from prometheus_client import Counter
+
+from contract.errors import BadRecord
+from contract.settings import Settings
+from streams.clients import make_consumer, make_producer
+from streams.table import TableReader
+
+DEAD_LETTERS = Counter(
+    "stoppress_dead_letters_total", "Records that could not be used, by worker and reason", ["worker", "reason"]
+)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One record of ``dead-letters``: the original bytes and where they came from."""
+
+    topic: str
+    partition: int
+    offset: int
+    worker: str
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+def headers_of(topic: str, partition: int, offset: int, worker: str, error: BadRecord) -> list[tuple[str, bytes]]:
+    """Return the headers that go with the original key and value."""
+    DEAD_LETTERS.labels(worker, error.reason).inc()
+    return [
+        ("topic", topic.encode()),
+        ("partition", str(partition).encode()),
+        ("offset", str(offset).encode()),
+        ("worker", worker.encode()),
+        ("reason", error.reason.encode()),
+        ("detail", error.detail[:1000].encode(errors="replace")),
+    ]
+
+
+def read(message: Message) -> DeadLetter:
+    """Return the dead letter in a record of ``dead-letters``."""
+    headers = {name: value.decode(errors="replace") for name, value in message.headers() or []}
+    return DeadLetter(
+        topic=headers.get("topic", ""),
+        partition=int(headers.get("partition", -1)),
+        offset=int(headers.get("offset", -1)),
+        worker=headers.get("worker", ""),
+        reason=headers.get("reason", ""),
+        detail=headers.get("detail", ""),
+        key=message.key(),
+        value=message.value(),
+        timestamp_ms=message.timestamp()[1],
+    )
+
+
+def letters(settings: Settings, topic: str) -> Iterator[DeadLetter]:
+    """Yield all dead letters that there are now, partition by partition."""
+    reader = TableReader(settings, topic, name="dead-letters")
+    try:
+        yield from map(read, reader.catch_up())
+    finally:
+        reader.close()
+
+
+def requeue(settings: Settings, topic: str, reason: str) -> int:
+    """Send every dead letter of ``reason`` to its topic again, each once; return how many.
+
+    The group's offsets move in the same transaction, so a second call sends only newer ones.
+    """
+    name = f"dead-letters.requeue.{reason}"
+    group = f"{settings.namespace}{name}"
+    producer = make_producer(settings, name=name, transactional_id=group)
+    producer.init_transactions(30)
+    consumer = make_consumer(settings, name=name, group=group)
+    sent = 0
+    try:
+        partitions = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 30).topics[topic].partitions]
+        done = {tp.partition: max(tp.offset, 0) for tp in consumer.committed(partitions, 30)}
+        reader = TableReader(settings, topic, name=name)
+        records = reader.catch_up()
+        reader.close()
+        producer.begin_transaction()
+        for message in records:
+            if message.offset() < done[message.partition()]:
+                continue
+            done[message.partition()] = message.offset() + 1
+            letter = read(message)
+            if letter.reason == reason:
+                producer.produce(letter.topic, key=letter.key, value=letter.value)
+                sent += 1
+        producer.send_offsets_to_transaction(
+            [TopicPartition(topic, p, offset) for p, offset in done.items()], consumer.consumer_group_metadata(), 30
+        )
+        producer.commit_transaction(30)
+    finally:
+        consumer.close()
+    return sent

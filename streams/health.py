@@ -1,0 +1,80 @@
+"""/healthz, /readyz and /metrics of a worker, on a thread of its own."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+
+from contract.errors import PortInUse
+
+READY = Gauge("stoppress_ready", "1 once the worker is assigned and restored, else 0")
+STUCK_AFTER_SECONDS = 60.0
+
+
+class HealthServer:
+    """Answers on ``host:port`` (0: any free port) until closed.
+
+    Alive means that the loop called :meth:`beat` within the last minute; ready is what
+    :meth:`ready` was told last. Raises :class:`PortInUse` where the address is taken.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._ready = False
+        self._beat = time.monotonic()
+        health = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body, content_type = health._answer(self.path)
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}; set --port or STOPPRESS_PORT") from None
+            raise PortInUse(f"{host}:{port} is in use by another process; choose another with --port") from None
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+        READY.set(0)
+
+    def ready(self, ready: bool) -> None:
+        """Say whether /readyz is to answer 200."""
+        self._ready = ready
+        READY.set(float(ready))
+
+    def beat(self) -> None:
+        """Say that the loop came round."""
+        self._beat = time.monotonic()
+
+    def _answer(self, path: str) -> tuple[int, bytes, str]:
+        if path == "/metrics":
+            return 200, generate_latest(), CONTENT_TYPE_LATEST
+        silent = time.monotonic() - self._beat
+        alive = silent < STUCK_AFTER_SECONDS
+        if path == "/healthz":
+            text = "alive\n" if alive else f"the loop has not come round for {silent:.0f} s\n"
+            return (200 if alive else 503), text.encode(), "text/plain"
+        if path == "/readyz":
+            ready = self._ready and alive
+            return (200 if ready else 503), (b"ready\n" if ready else b"not ready\n"), "text/plain"
+        return 404, b"try /healthz, /readyz or /metrics\n", "text/plain"
+
+    def close(self) -> None:
+        """Stop answering; blocks until the thread has ended."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
