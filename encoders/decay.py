@@ -1,0 +1,93 @@
+"""``decay``: the interest model that needs no training.
+
+A user's state is two sums of the vectors of what they read, each weighed by 2^(-age / half-life):
+one with a long half-life, one with a short. Sums are linear, so a batch of events is one sparse
+product, and the result is that of taking the events one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """The interest model ``decay`` over article vectors of ``dims`` numbers.
+
+    An event is three numbers: ms from the state's time to its new time, ms from the event's time
+    to that new time, and the event's weight. The new time is the later of the two, so an event that
+    comes late weighs as if it had come in time.
+    """
+
+    dims: int
+    long_half_life_ms: float
+    short_half_life_ms: float
+
+    @property
+    def state_size(self) -> int:
+        """S, the numbers of a state: the long sum, then the short."""
+        return 2 * self.dims
+
+    def manifest(self) -> dict[str, object]:
+        """What defines the states that this model makes; part of the generation."""
+        return {
+            "model": "decay",
+            "dims": self.dims,
+            "long_half_life_ms": self.long_half_life_ms,
+            "short_half_life_ms": self.short_half_life_ms,
+        }
+
+    def step(self, state: Floats, article: Floats, event: NDArray[np.float64]) -> Floats:
+        """Take one event into each state: [B, S], [B, d], [B, 3] -> [B, S]."""
+        kept = self._weights(event[:, 0])
+        added = self._weights(event[:, 1]) * event[:, 2:]
+        return np.concatenate(
+            [
+                state[:, : self.dims] * kept[:, :1] + article * added[:, :1],
+                state[:, self.dims :] * kept[:, 1:] + article * added[:, 1:],
+            ],
+            axis=1,
+            dtype=np.float32,
+        )
+
+    def fold(
+        self,
+        state: Floats,
+        elapsed_ms: NDArray[np.float64],
+        users: NDArray[np.intp],
+        article: Floats,
+        age_ms: NDArray[np.float64],
+        weight: NDArray[np.float64],
+    ) -> Floats:
+        """Take E events into U states at once, event e into state ``users[e]``.
+
+        state [U, S], elapsed_ms [U] from each state's time to its new time, article [E, d], age_ms
+        and weight [E] -> [U, S].
+        """
+        kept = self._weights(elapsed_ms)
+        added = self._weights(age_ms) * weight[:, None]
+        folded = np.empty((len(state), self.state_size), np.float32)
+        for half in (0, 1):
+            span = slice(half * self.dims, (half + 1) * self.dims)
+            product = csr_array(
+                (added[:, half].astype(np.float32), (users, np.arange(len(users)))), shape=(len(state), len(users))
+            )
+            folded[:, span] = state[:, span] * kept[:, half : half + 1] + product @ article
+        return folded
+
+    def query(self, state: Floats) -> Floats:
+        """Return the unit vectors to search articles with: [B, S] -> [B, 2, d]; zero stays zero."""
+        sums = state.reshape(-1, 2, self.dims)
+        norms = np.linalg.norm(sums, axis=2, keepdims=True)
+        return np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 1e-12)
+
+    def _weights(self, age_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+        half_lives = np.array([self.long_half_life_ms, self.short_half_life_ms])
+        weights: NDArray[np.float64] = np.exp2(-np.asarray(age_ms, np.float64)[:, None] / half_lives)
+        return weights
