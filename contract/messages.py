@@ -195,6 +195,8 @@ def decode_event(key: bytes | None, value: bytes | None) -> Event:
         check_id("event_id", event.event_id)
     if event.kind in ARTICLE_KINDS:
         check_id("article_id", event.article_id)
+        if event.kind == "dwell" and (event.dwell_ms is None or event.dwell_ms < 0):
+            raise BadRecord("wrong_shape", "Event: a dwell needs `dwell_ms`, the milliseconds spent reading")
     elif event.kind == "impression":
         if not event.shown:
             raise BadRecord("wrong_shape", "Event: an impression needs the items it showed in `shown`")

@@ -72,8 +72,8 @@ class _Move:
 class Fold:
     """Folds one batch of one partition; use once.
 
-    Call :meth:`take` and :meth:`settle` in any order, then :meth:`finish`, then read the staged
-    ``users`` (None: forgotten), ``stats`` (None: article gone), ``totals`` and ``dropped``.
+    Call :meth:`settle`, :meth:`take`, :meth:`finish` in this order, then read the staged ``users``
+    (None: forgotten), ``stats`` (None: article gone), ``totals`` and ``dropped``.
     """
 
     def __init__(self, current: PartitionState, articles: ArticleTable, model: Decay, limits: FoldLimits) -> None:
@@ -82,6 +82,7 @@ class Fold:
         self._model = model
         self._limits = limits
         self._moves: dict[str, list[_Move]] = {}
+        self._waits_since: int | None = None
         self.users: dict[str, UserState | None] = {}
         self.stats: dict[str, ArticleStats | None] = {}
         self.totals: PartitionTotals = msgspec.structs.replace(current.totals)
@@ -153,6 +154,8 @@ class Fold:
         for article_id, stats in self.stats.items():
             self._current.put_stats(article_id, stats)
         self._current.totals = self.totals
+        if self._waits_since is not None:
+            self._current.swept(self._waits_since)
 
     def _take_one(self, arrival: Arrival) -> None:
         event = arrival.event
@@ -229,6 +232,8 @@ class Fold:
 
     def _drop_overdue(self) -> None:
         oldest = self.totals.timestamp - self._limits.waiting_ms
+        if self._current.waits_since >= oldest:
+            return
         overdue = {
             user_id
             for users in self._current.waiting_for.values()
@@ -242,6 +247,7 @@ class Fold:
             for wait in [w for w in state.waiting if w.timestamp < oldest]:
                 state.waiting.remove(wait)
                 self._drop(user_id, wait, f"waited longer than {self._limits.waiting_ms / 3_600_000:g} hours")
+        self._waits_since = oldest
 
     def _stage(self, user_id: str) -> UserState:
         staged = self.users.get(user_id)

@@ -78,6 +78,11 @@ class PartitionState:
     stats: dict[str, ArticleStats] = field(default_factory=dict)
     totals: PartitionTotals = field(default_factory=PartitionTotals)
     waiting_for: dict[str, set[str]] = field(default_factory=dict)
+    waits_since: int = 1 << 62
+
+    def swept(self, oldest: int) -> None:
+        """Note that nothing older than ``oldest`` waits any more."""
+        self.waits_since = oldest if self.waiting_for else 1 << 62
 
     def put(self, user_id: str, state: UserState | None) -> None:
         """Make ``state`` the current one of a user, None forgets them; keeps the index of waits."""
@@ -93,6 +98,7 @@ class PartitionState:
             return
         self.users[user_id] = state
         for wait in state.waiting:
+            self.waits_since = min(self.waits_since, wait.timestamp)
             self.waiting_for.setdefault(wait.article_id, set()).add(user_id)
 
     def put_stats(self, article_id: str, stats: ArticleStats | None) -> None:

@@ -1,0 +1,1 @@
+"""Numbers only: vectors and counts to lists. Knows neither Kafka nor text."""
