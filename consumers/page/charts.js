@@ -1,0 +1,87 @@
+// Small charts as SVG paths: no axis library, a few points a second.
+
+const NS = "http://www.w3.org/2000/svg";
+
+function svg(tag, attributes) {
+  const node = document.createElementNS(NS, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+/**
+ * Lines over time in a box of the container's size. Each series is {name, area}; the class of its
+ * path is `line NAME`. `draw(points, {top, from, to})`: points are [x, value, value, ...].
+ */
+export class LineChart {
+  constructor(container, series, { height, labels = null }) {
+    this.height = height;
+    this.labels = labels;
+    this.container = container;
+    this.root = svg("svg", { height, "aria-hidden": "true", focusable: "false" });
+    this.grid = svg("path", { class: "grid" });
+    this.root.append(this.grid);
+    this.series = series.map(({ name, area }) => {
+      const fill = area ? svg("path", { class: `area ${name}` }) : null;
+      const line = svg("path", { class: `line ${name}` });
+      const dot = svg("circle", { class: `dot ${name}`, r: 3.5 });
+      if (fill) this.root.append(fill);
+      this.root.append(line, dot);
+      return { fill, line, dot };
+    });
+    this.texts = [0, 1].map(() => {
+      const text = svg("text", { class: "axis" });
+      this.root.append(text);
+      return text;
+    });
+    container.append(this.root);
+    this.last = null;
+    new ResizeObserver(() => this.last && this.draw(...this.last)).observe(container);
+  }
+
+  draw(points, { top, from, to, step = false }) {
+    this.last = [points, { top, from, to, step }];
+    const width = this.container.clientWidth;
+    if (!width || points.length === 0) return;
+    const pad = 5;
+    const h = this.height;
+    this.root.setAttribute("viewBox", `0 0 ${width} ${h}`);
+    this.root.setAttribute("width", width);
+    const span = Math.max(to - from, 1e-9);
+    const x = (t) => (pad + ((t - from) / span) * (width - 2 * pad)).toFixed(1);
+    const y = (v) => (h - pad - (Math.min(v, top) / (top || 1)) * (h - 2 * pad)).toFixed(1);
+    this.grid.setAttribute("d", [0, 0.5, 1].map((g) => `M${pad} ${y(g * top)}H${width - pad}`).join(""));
+    this.series.forEach(({ fill, line, dot }, i) => {
+      const seen = points.filter((p) => p[i + 1] != null);
+      if (seen.length === 0) {
+        line.setAttribute("d", "");
+        dot.setAttribute("visibility", "hidden");
+        return;
+      }
+      const path = seen
+        .map((p, n) => (n === 0 ? `M${x(p[0])} ${y(p[i + 1])}` : step ? `H${x(p[0])}V${y(p[i + 1])}` : `L${x(p[0])} ${y(p[i + 1])}`))
+        .join("");
+      const end = seen.at(-1);
+      line.setAttribute("d", path);
+      fill?.setAttribute("d", `${path}L${x(end[0])} ${y(0)}L${x(seen[0][0])} ${y(0)}Z`);
+      dot.setAttribute("visibility", "visible");
+      dot.setAttribute("cx", x(end[0]));
+      dot.setAttribute("cy", y(end[i + 1]));
+    });
+    if (this.labels) {
+      const [high, low] = this.labels(top);
+      this.texts[0].textContent = high;
+      this.texts[0].setAttribute("x", width - pad);
+      this.texts[0].setAttribute("y", Number(y(top)) + 11);
+      this.texts[1].textContent = low;
+      this.texts[1].setAttribute("x", width - pad);
+      this.texts[1].setAttribute("y", Number(y(0)) - 4);
+    }
+  }
+}
+
+/** The next round number at or above `value`, so that a scale does not twitch. */
+export function roundUp(value) {
+  if (!(value > 0)) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 3, 4, 5, 7.5, 10].map((m) => m * power).find((m) => m >= value * 0.9999);
+}

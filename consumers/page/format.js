@@ -1,0 +1,80 @@
+// How numbers, times and codes read on the page.
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+export const count = (n) => (n == null ? "–" : whole.format(n));
+export const percent = (x) => (x == null ? "–" : `${(100 * x).toFixed(1)} %`);
+export const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}`;
+
+export function ms(x) {
+  if (x == null) return "–";
+  return x < 10 ? x.toFixed(1) : whole.format(x);
+}
+
+export function seconds(x) {
+  return x == null ? "–" : `${x.toFixed(x < 10 ? 1 : 0)} s`;
+}
+
+export function age(at, now = Date.now()) {
+  const s = Math.max(0, (now - at) / 1000);
+  if (s < 5) return "just now";
+  if (s < 60) return `${Math.floor(s)} s ago`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ago`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ago`;
+  return `${Math.floor(s / 86400)} d ago`;
+}
+
+const CAUSES = {
+  event: "after a click",
+  article: "after a publication",
+  withdrawal: "after a withdrawal",
+  refresh: "refreshed",
+  start: "at start",
+};
+
+export const cause = (kind) => CAUSES[kind] ?? words(kind);
+
+const REASONS = {
+  interest: "Close to what this user reads",
+  similar: "Close to what this user reads",
+  long: "Fits a lasting interest",
+  short: "Fits what was read just now",
+  popular: "Many are reading it now",
+  popularity: "Many are reading it now",
+  fresh: "Published moments ago",
+  freshness: "Published moments ago",
+  newest: "Published moments ago",
+  co_read: "Readers of your last story went on to it",
+  explore: "Outside the usual, to learn more",
+};
+
+export const reason = (code) => REASONS[code] ?? words(code);
+
+const PARTS = {
+  long: "Long-term interest",
+  short: "Short-term interest",
+  popularity: "Popularity",
+  freshness: "Freshness",
+};
+
+export const part = (name) => PARTS[name] ?? words(name);
+
+function words(code) {
+  const text = String(code ?? "").replaceAll(/[_-]+/g, " ").trim();
+  return text ? text[0].toUpperCase() + text.slice(1) : "";
+}
+
+/** One of twelve hues, the same for the same category everywhere. */
+export function hue(text) {
+  let h = 2166136261;
+  for (const c of text) h = Math.imul(h ^ c.codePointAt(0), 16777619);
+  return ((h >>> 8) % 12) * 30 + 8;
+}
+
+/** A new element with a class and, always as plain text, its content. */
+export function el(tag, className = "", text = null) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== null) node.textContent = text;
+  return node;
+}

@@ -1,0 +1,147 @@
+// The page: connects the feeds and, where a demo runs, its control service.
+
+import { Column } from "./column.js";
+import { count, el } from "./format.js";
+import { Figures } from "./figures.js";
+
+const params = new URLSearchParams(location.search);
+const feeds = document.getElementById("feeds");
+const link = document.getElementById("link");
+const columns = new Map();
+const you = ownId();
+const sent = new Map(); // event_id of one's own click -> when it was made
+let control = null;
+let marked = null;
+
+start();
+
+async function start() {
+  const config = await fetch("/page/config.json").then((r) => r.json(), () => ({}));
+  control = config.control ?? null;
+  const asked = params.get("users")?.split(",").filter(Boolean);
+  if (!control) return follow((asked ?? ["~popular"]).map((userId) => ({ user_id: userId })));
+  const figures = new Figures({ send, say, onPublished: (articleId) => mark(articleId) });
+  let known = false;
+  const source = new EventSource(`${control}/control/stream`);
+  source.addEventListener("hello", (event) => {
+    const hello = JSON.parse(event.data);
+    figures.hello(hello);
+    if (!known) follow(asked ? asked.map((userId) => ({ user_id: userId })) : hello.users);
+    known = true;
+  });
+  source.addEventListener("figures", (event) => {
+    const f = JSON.parse(event.data);
+    figures.update(f);
+    if (f.reach && f.reach.article_id !== marked) mark(f.reach.article_id);
+  });
+}
+
+/** Open the columns, "you" first, and one stream for all of them. */
+function follow(users) {
+  const own = { user_id: you, label: "You", note: you };
+  for (const user of control ? [own, ...users] : users) {
+    const column = new Column({
+      userId: user.user_id,
+      label: user.label ?? (user.user_id === "~popular" ? "Popular" : user.user_id),
+      note: user.note ?? (user.user_id === "~popular" ? "the list of everyone" : ""),
+      you: user.user_id === you,
+      onRead: user.user_id === you && control ? read : null,
+    });
+    columns.set(user.user_id, column);
+    feeds.append(column.root);
+  }
+  document.body.style.setProperty("--columns", columns.size);
+  const source = new EventSource(`/v1/stream?users=${[...columns.keys()].map(encodeURIComponent).join(",")}`);
+  source.addEventListener("open", () => linked("live", "live"));
+  source.addEventListener("error", () => linked("lost", "reconnecting …"));
+  source.addEventListener("feed", (event) => {
+    const feed = JSON.parse(event.data);
+    const column = columns.get(feed.user_id);
+    if (!column) return;
+    column.update(feed);
+    if (column.you) answered(feed);
+    if (marked) column.mark(marked);
+  });
+  setInterval(() => {
+    const now = Date.now();
+    for (const column of columns.values()) column.tick(now);
+  }, 5000);
+}
+
+function linked(state, text) {
+  link.className = `link ${state}`;
+  const words = link.querySelector("span");
+  if (words.textContent !== text) words.textContent = text;
+}
+
+/** One's own click: send it, and time it until the list without the article that was read is drawn. */
+async function read(item, position, feed) {
+  if (sent.has(item.article_id)) return;
+  const clicked = performance.now();
+  sent.set(item.article_id, clicked);
+  const answer = await send("click", { user_id: you, article_id: item.article_id, list_id: feed.list_id, position, reason: item.reason, source: item.source });
+  if (!answer) {
+    sent.delete(item.article_id);
+    columns.get(you).list.querySelector(".reading")?.classList.remove("reading");
+  }
+}
+
+function answered(feed) {
+  if (feed.fallback) return;
+  const shown = new Set(feed.items.map((item) => item.article_id));
+  for (const [articleId, clicked] of sent) {
+    if (shown.has(articleId)) continue;
+    sent.delete(articleId);
+    const took = Math.round(performance.now() - clicked);
+    const column = columns.get(you);
+    column.cause.replaceChildren(el("b", "", `${count(took)} ms`), el("span", "", "from your click to this list"));
+    column.root.classList.remove("answered");
+    void column.root.offsetWidth; // restarts the animation
+    column.root.classList.add("answered");
+    say(`Your list changed ${took} milliseconds after your click.`);
+  }
+}
+
+function mark(articleId) {
+  marked = articleId;
+  for (const column of columns.values()) column.mark(articleId);
+}
+
+async function send(path, body) {
+  try {
+    const answer = await fetch(`${control}/control/${path}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    if (answer.ok) return await answer.json();
+    say(`That did not work: ${(await answer.json().catch(() => ({}))).detail ?? answer.status}`);
+  } catch {
+    say("The demo does not answer; is it still running?");
+  }
+  return null;
+}
+
+function say(text) {
+  document.getElementById("said").textContent = text;
+}
+
+/** A random id per browser: this browser is one more user. */
+function ownId() {
+  const key = "stoppress-you";
+  let id = null;
+  try {
+    id = localStorage.getItem(key);
+  } catch {
+    // no storage: a new user on each load
+  }
+  if (!id || !/^you-[a-z0-9]{4,12}$/.test(id)) {
+    id = `you-${[...crypto.getRandomValues(new Uint8Array(6))].map((b) => (b % 36).toString(36)).join("")}`;
+    try {
+      localStorage.setItem(key, id);
+    } catch {
+      // see above
+    }
+  }
+  return id;
+}
