@@ -1,0 +1,1 @@
+"""Numbers only: text to vectors, events to user state. Knows neither Kafka nor torch."""

@@ -1,0 +1,132 @@
+"""The manifest beside an exported encoder: what it is, how it was proven, and the hash of every file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from contract.errors import EncoderUnusable
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+PROJECTION_FILE = "projection.npy"
+
+_HOW_TO_BUILD = "run `make encoder` or `stoppress export encoder MODEL OUT`"
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the artifact: its size in bytes and SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+class Projection(msgspec.Struct, frozen=True, kw_only=True):
+    """The centring and PCA inside the graph: from how many texts it was learned, and the share of variance it keeps."""
+
+    dims: int
+    learned_from: int
+    variance_kept: float
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How the exported graph compared with the torch model, as cosines of their vectors."""
+
+    texts: int
+    worst_cosine: float
+    mean_cosine: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an encoder folder holds. ``dims`` is the width of its vectors, ``max_length`` counts tokens.
+
+    ``prompt`` is put before every text. ``parity`` is None only while an export is still being proven.
+    """
+
+    model: str
+    dims: int
+    max_length: int
+    pooling: Literal["mean", "cls", "last"]
+    normalised: bool
+    precision: Literal["fp32", "fp16"]
+    files: dict[str, File]
+    packages: dict[str, str]
+    prompt: str = ""
+    projection: Projection | None = None
+    parity: Parity | None = None
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex over all that defines the vectors; the versions of packages and the parity figures do not."""
+        defining: dict[str, Any] = {
+            "dims": self.dims,
+            "files": {name: file.sha256 for name, file in self.files.items()},
+            "max_length": self.max_length,
+            "prompt": self.prompt,
+        }
+        return _digest(defining)
+
+
+def generation_of(encoder: Manifest, interest: dict[str, object]) -> str:
+    """Name the generation: 8 hex digits that change with the article encoder or the interest model.
+
+    ``interest`` is whatever defines the interest model, as plain JSON values.
+    """
+    return _digest({"encoder": encoder.digest, "interest": interest})[:8]
+
+
+def describe_file(path: Path) -> File:
+    """Read ``path`` once and return its entry for a manifest."""
+    with path.open("rb") as stream:
+        return File(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``folder``/manifest.json, indented, keys in a stable order."""
+    (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest, order="sorted")) + b"\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of the encoder folder ``path`` and check every file against it (hashes ~90 MB: 0.1 to 0.3 s).
+
+    Raises :class:`EncoderUnusable` where there is no encoder, the manifest cannot be read, or a
+    file is missing or is not the one that the manifest describes.
+    """
+    try:
+        manifest = msgspec.json.decode((path / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except OSError:
+        raise EncoderUnusable(f"no encoder at {path}: {_HOW_TO_BUILD}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EncoderUnusable(f"{path / MANIFEST_FILE} is not a manifest ({error}): {_HOW_TO_BUILD}") from None
+    if manifest.format > FORMAT:
+        raise EncoderUnusable(
+            f"{path} has format {manifest.format}, this stoppress reads up to {FORMAT}: update it or {_HOW_TO_BUILD}"
+        )
+    for name in (MODEL_FILE, TOKENIZER_FILE):
+        if name not in manifest.files:
+            raise EncoderUnusable(f"{path / MANIFEST_FILE} names no {name}: {_HOW_TO_BUILD}")
+    for name, expected in manifest.files.items():
+        _check_file(path, name, expected)
+    return manifest
+
+
+def _check_file(folder: Path, name: str, expected: File) -> None:
+    if Path(name).name != name:
+        raise EncoderUnusable(f"{folder / MANIFEST_FILE} names {name!r}, which is not a file in its own folder")
+    file = folder / name
+    try:
+        matches = file.stat().st_size == expected.size and describe_file(file) == expected
+    except OSError as error:
+        raise EncoderUnusable(f"the encoder's file {file} cannot be read ({error.strerror}): {_HOW_TO_BUILD}") from None
+    if not matches:
+        raise EncoderUnusable(f"{file} is not the file that its manifest describes: {_HOW_TO_BUILD}")
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()

@@ -1,0 +1,253 @@
+"""The text encoder on the real artifact in var/encoder: what it promises about every text and every broken folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from contract.errors import EncoderUnusable
+from encoders.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    PROJECTION_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    Parity,
+    describe_file,
+    generation_of,
+    read_manifest,
+    write_manifest,
+)
+from encoders.text import ARTICLE_CHARACTERS, TextEncoder, article_text, batches
+from export.projection import project
+
+ROOT = Path(__file__).parents[1]
+ARTIFACT = Path(os.environ.get("STOPPRESS_ENCODER", ROOT / "var" / "encoder"))
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "minilm.json").read_text())
+
+anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogate halves and control characters too
+words = st.sampled_from(["storm", "vote", "ferry", "goal", "bank", "moon", "上海", "الحكومة", "🚀", "<b>", "strike"])
+headlines = st.lists(words, max_size=80)
+texts = st.one_of(anything, headlines.map(" ".join))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return TextEncoder.load(ARTIFACT, device="cpu")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder like the artifact whose files can be spoiled; the model is a link."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for name in (MANIFEST_FILE, TOKENIZER_FILE, PROJECTION_FILE):
+        if (ARTIFACT / name).exists():
+            shutil.copy(ARTIFACT / name, folder / name)
+    (folder / MODEL_FILE).symlink_to((ARTIFACT / MODEL_FILE).resolve())
+    return folder
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
+    write_manifest(folder, msgspec.structs.replace(manifest, **changes))
+
+
+class TestVectors:
+    def test_shape_dtype_and_unit_rows(self, encoder: TextEncoder) -> None:
+        vectors = encoder.encode(GOLDEN["texts"])
+        assert vectors.shape == (len(GOLDEN["texts"]), encoder.dims)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+    def test_no_texts_give_no_rows(self, encoder: TextEncoder) -> None:
+        assert encoder.encode([]).shape == (0, encoder.dims)
+
+    def test_equal_to_the_reference_implementation(self, encoder: TextEncoder) -> None:
+        expected = np.array(GOLDEN["vectors"], dtype=np.float32)
+        if encoder.manifest.projection:
+            expected = project(expected, np.load(ARTIFACT / PROJECTION_FILE))
+        assert (expected * encoder.encode(GOLDEN["texts"])).sum(axis=1).min() >= 0.9999
+
+    def test_two_reports_of_one_story_are_nearest(self, encoder: TextEncoder) -> None:
+        first, second, *others = encoder.encode(GOLDEN["texts"])
+        assert first @ second > 0.5
+        assert first @ second > max(first @ other for other in others) + 0.2
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(texts, min_size=1, max_size=12))
+    @example(["", "\ud83d", "\udc00 \ud83d\ude00", "\0", "word " * 400, "\u0301" * 40])
+    def test_the_same_alone_and_in_any_batch(self, encoder: TextEncoder, several: list[str]) -> None:
+        together = encoder.encode(several)
+        alone = np.concatenate([encoder.encode([text]) for text in several])
+        assert np.isfinite(together).all()
+        assert (together * alone).sum(axis=1).min() >= 0.99999
+
+    def test_a_surrogate_pair_is_its_character(self, encoder: TextEncoder) -> None:
+        split, whole = encoder.tokenise(["\ud83d\ude80 launch", "🚀 launch"])
+        np.testing.assert_array_equal(split, whole)
+
+    def test_more_than_the_model_reads_changes_nothing(self, encoder: TextEncoder) -> None:
+        long = "storm over the harbour " * 250_000
+        (tokens,) = encoder.tokenise([long])
+        assert len(tokens) == encoder.manifest.max_length
+        np.testing.assert_array_equal(encoder.encode([long]), encoder.encode([long[:8000]]))
+
+    def test_more_texts_than_are_tokenised_at_once(self, encoder: TextEncoder) -> None:
+        numbered = [f"goal {i}" for i in range(1030)]
+        tokens = encoder.tokenise(numbered)
+        assert len(tokens) == len(numbered)
+        np.testing.assert_array_equal(tokens[-1], encoder.tokenise(numbered[-1:])[0])
+
+    @given(st.lists(st.integers(1, 256), max_size=200), st.integers(1, 600))
+    def test_batches_hold_every_text_once_and_keep_the_budget(self, lengths: list[int], budget: int) -> None:
+        cut = list(batches(lengths, budget))
+        assert sorted(int(i) for batch in cut for i in batch) == list(range(len(lengths)))
+        for batch in cut:
+            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+class TestArticleText:
+    def test_title_abstract_body_in_lines(self) -> None:
+        assert article_text("  Late\nferry ", "It  stays.", "A vote.") == "Late ferry\nIt stays.\nA vote."
+        assert article_text("", "It stays.", "") == "It stays."
+
+    def test_markup_is_taken_out(self) -> None:
+        body = (
+            "<!-- ad --><p class='x'>Tom &amp; Anna<br/>won</p><script>var a = '<p>';</script><style>p {}</style> 2 < 3"
+        )
+        assert article_text("Final", "", body) == "Final\nTom & Anna won 2 < 3"
+        assert article_text("<p></p>", "<img src=x>", "<script>never closed") == ""
+
+    def test_a_title_may_compare(self) -> None:
+        assert article_text("a <b and c> d, x<y, 1<2>0, <3") == "a d, x<y, 1<2>0, <3"
+
+    @pytest.mark.parametrize(
+        "piece", ["word ", "<p>", "<a ", "<!-- ", "<script ", "<script>", "&amp;", "&#", "\0", " "]
+    )
+    def test_a_body_of_megabytes_is_cut_before_it_is_read(self, piece: str) -> None:
+        text = article_text("Title", "Abstract", piece * (5_000_000 // len(piece)))
+        assert text.startswith("Title\nAbstract")
+        assert len(text) <= ARTICLE_CHARACTERS
+
+    def test_the_title_comes_first_when_all_is_long(self) -> None:
+        assert article_text("t" * 9000, "a" * 9000, "b" * 9000) == "t" * ARTICLE_CHARACTERS
+        assert len(article_text("t" * 4000, "a" * 9000, "b" * 9000)) == ARTICLE_CHARACTERS
+
+    @given(anything, anything, anything)
+    def test_any_text_will_do(self, title: str, abstract: str, body: str) -> None:
+        assert len(article_text(title, abstract, body)) <= ARTICLE_CHARACTERS
+
+
+class TestManifest:
+    def test_the_artifact_was_proven(self) -> None:
+        manifest = read_manifest(ARTIFACT)
+        assert manifest.parity is not None
+        assert manifest.parity.texts >= 200
+        assert manifest.parity.worst_cosine >= 0.9999
+
+    def test_generation_names_encoder_and_interest_model(self, encoder: TextEncoder) -> None:
+        manifest = encoder.manifest
+        interest: dict[str, object] = {"model": "decay", "half_life_hours": [720.0, 2.0]}
+        generation = generation_of(manifest, interest)
+        assert len(generation) == 8
+        assert int(generation, 16) >= 0
+        assert generation == generation_of(manifest, dict(reversed(interest.items())))
+        assert generation != generation_of(manifest, interest | {"half_life_hours": [720.0, 3.0]})
+        other_dims = msgspec.structs.replace(manifest, dims=manifest.dims + 1)
+        assert generation != generation_of(other_dims, interest)
+        other_versions = msgspec.structs.replace(
+            manifest, packages={"torch": "1"}, parity=Parity(texts=1, worst_cosine=1, mean_cosine=1)
+        )
+        assert generation == generation_of(other_versions, interest)
+
+    def test_no_encoder_at_the_path(self, tmp_path: Path) -> None:
+        with pytest.raises(EncoderUnusable, match=r"no encoder at .*nowhere: run `make encoder`"):
+            TextEncoder.load(tmp_path / "nowhere")
+
+    def test_a_changed_file_is_refused(self, copy: Path) -> None:
+        read_manifest(copy)
+        (copy / TOKENIZER_FILE).write_bytes((copy / TOKENIZER_FILE).read_bytes().replace(b"the", b"teh", 1))
+        with pytest.raises(EncoderUnusable, match=r"tokenizer\.json is not the file that its manifest describes"):
+            TextEncoder.load(copy)
+
+    def test_a_missing_file_is_refused(self, copy: Path) -> None:
+        (copy / MODEL_FILE).unlink()
+        with pytest.raises(EncoderUnusable, match=r"model\.onnx cannot be read"):
+            TextEncoder.load(copy)
+
+    @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"model": 3}', b"[]"])
+    def test_a_manifest_that_is_none(self, copy: Path, content: bytes) -> None:
+        (copy / MANIFEST_FILE).write_bytes(content)
+        with pytest.raises(EncoderUnusable, match=r"is not a manifest .*make encoder"):
+            TextEncoder.load(copy)
+
+    def test_a_newer_format(self, copy: Path) -> None:
+        rewrite(copy, format=99)
+        with pytest.raises(EncoderUnusable, match="has format 99"):
+            TextEncoder.load(copy)
+
+    def test_files_outside_the_folder_or_unnamed(self, copy: Path) -> None:
+        files = read_manifest(copy).files
+        rewrite(copy, files=files | {"../manifest.json": files[TOKENIZER_FILE]})
+        with pytest.raises(EncoderUnusable, match="not a file in its own folder"):
+            TextEncoder.load(copy)
+        rewrite(copy, files={TOKENIZER_FILE: files[TOKENIZER_FILE]})
+        with pytest.raises(EncoderUnusable, match=r"names no model\.onnx"):
+            TextEncoder.load(copy)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [(MODEL_FILE, "ONNX Runtime cannot load"), (TOKENIZER_FILE, "cannot be used as a tokenizer")],
+    )
+    def test_a_corrupt_file_that_its_manifest_vouches_for(self, copy: Path, name: str, message: str) -> None:
+        (copy / name).unlink()
+        (copy / name).write_bytes(b"not what the name says")
+        rewrite(copy, files=msgspec.json.decode((copy / MANIFEST_FILE).read_bytes(), type=Manifest).files | {
+            name: describe_file(copy / name)
+        })  # fmt: skip
+        with pytest.raises(EncoderUnusable, match=message):
+            TextEncoder.load(copy)
+
+    def test_a_graph_of_other_dimensions(self, copy: Path) -> None:
+        rewrite(copy, dims=7)
+        with pytest.raises(EncoderUnusable, match=r"gives \d+ dimensions, its manifest says 7"):
+            TextEncoder.load(copy)
+
+
+class TestDevice:
+    def test_auto_says_what_it_chose(self, encoder: TextEncoder) -> None:
+        assert encoder.provider == "CPUExecutionProvider"
+        assert TextEncoder.load(ARTIFACT, device="auto").provider in onnxruntime.get_available_providers()
+
+    def test_cuda_without_cuda_ends_the_start(self) -> None:
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            pytest.skip("the GPU build of onnxruntime is installed")
+        with pytest.raises(EncoderUnusable, match=r"device = cuda.*stoppress\[gpu\]"):
+            TextEncoder.load(ARTIFACT, device="cuda")
+
+    def test_two_distributions_over_each_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        second = tmp_path / "onnxruntime_gpu-1.0.dist-info"
+        second.mkdir()
+        (second / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.0\n")
+        (second / "top_level.txt").write_text("onnxruntime\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        with pytest.raises(EncoderUnusable, match="onnxruntime and onnxruntime-gpu are installed over each other"):
+            TextEncoder.load(ARTIFACT)
+
+    def test_serving_needs_no_torch(self) -> None:
+        program = "import sys, encoders.text, encoders.session, export.encoder; print('torch' in sys.modules)"
+        run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == "False"
