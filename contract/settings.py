@@ -6,6 +6,7 @@ does not fit, ends the start with exit code 2 and one line.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contract.errors import SettingsError
@@ -66,6 +67,21 @@ class Settings(BaseSettings):
     refresh_seconds: float = Field(60.0, gt=0)
     popular_seconds: float = Field(1.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        """No service here asks who is calling, so none may be reached from elsewhere."""
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = host == "localhost"
+        if not loopback:
+            raise ValueError(
+                "it is beyond loopback and the services have no authentication; "
+                "use 127.0.0.1 and put a proxy that authenticates in front"
+            )
+        return host
 
     @classmethod
     def settings_customise_sources(

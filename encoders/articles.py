@@ -22,7 +22,8 @@ class ArticleTable:
     """Vectors and metadata by row; a withdrawn article's row is used again.
 
     ``vectors`` is float32 [capacity, dims]; ``hashes`` uint64, the times int64 in epoch ms,
-    ``listed`` whether the row holds an article, all [capacity]. Rows that hold none are zero.
+    ``listed`` whether the row holds an article, ``held`` whether an editor holds it back, all
+    [capacity]. Rows that hold none are zero.
     """
 
     def __init__(self, dims: int, capacity: int = 1024) -> None:
@@ -38,6 +39,7 @@ class ArticleTable:
         self.expires_at: NDArray[np.int64] = np.zeros(capacity, np.int64)
         self.cause_at: NDArray[np.int64] = np.zeros(capacity, np.int64)
         self.listed: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
+        self.held: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -70,6 +72,7 @@ class ArticleTable:
         self.published_at[row] = record.published_at
         self.expires_at[row] = record.expires_at
         self.cause_at[row] = record.cause_at
+        self.held[row] = record.meta.placement == "held"
         return row
 
     def withdraw(self, article_id: str) -> int | None:
@@ -86,6 +89,6 @@ class ArticleTable:
         return row
 
     def _grow(self) -> None:
-        for name in ("vectors", "hashes", "published_at", "expires_at", "cause_at", "listed"):
+        for name in ("vectors", "hashes", "published_at", "expires_at", "cause_at", "listed", "held"):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))

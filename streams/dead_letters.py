@@ -86,7 +86,7 @@ def requeue(settings: Settings, topic: str, reason: str) -> int:
         partitions = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 30).topics[topic].partitions]
         done = {tp.partition: max(tp.offset, 0) for tp in consumer.committed(partitions, 30)}
         reader = TableReader(settings, topic, name=name)
-        records = reader.catch_up()
+        records = list(reader.catch_up())
         reader.close()
         producer.begin_transaction()
         for message in records:

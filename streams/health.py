@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
@@ -72,6 +73,12 @@ class HealthServer:
             ready = self._ready and alive
             return (200 if ready else 503), (b"ready\n" if ready else b"not ready\n"), "text/plain"
         return 404, b"try /healthz, /readyz or /metrics\n", "text/plain"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Stop answering; blocks until the thread has ended."""

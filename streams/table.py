@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -72,21 +72,19 @@ class TableReader:
                 raise KafkaException(error)
         return records
 
-    def catch_up(self, seconds: float = 300.0) -> list[Message]:
-        """Block until the ends at the moment of the call are reached; return what was read.
+    def catch_up(self, seconds: float = 300.0) -> Iterator[Message]:
+        """Yield records until the ends at the moment of the call are reached; blocks meanwhile.
 
         Raises :class:`StoppressError` where that takes longer than ``seconds``.
         """
         self._aim()
         deadline = time.monotonic() + seconds
-        records: list[Message] = []
         while self._behind:
-            records += self.poll(0.1, limit=1000)
+            yield from self.poll(0.1, limit=1000)
             if time.monotonic() > deadline:
                 raise StoppressError(
                     f"{self.topic}: partitions {sorted(self._behind)} were not read to their end within {seconds:.0f} s"
                 )
-        return records
 
     def close(self) -> None:
         """Close the consumer; blocks briefly."""

@@ -1,0 +1,68 @@
+"""The topic ``article-vectors`` as rows of arrays, as the users worker and the ranker see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from confluent_kafka import Message
+from prometheus_client import Gauge
+
+from contract.errors import UnreadableState
+from contract.records import decode_article
+from contract.settings import Settings
+from encoders.articles import ArticleTable
+from streams.table import TableReader
+
+ARTICLES = Gauge("stoppress_articles", "Articles that have a vector here", ["worker"])
+CAUSE_HEADER = "cause-at"
+
+
+@dataclass(frozen=True)
+class ArticleChange:
+    """An article got a vector or metadata, or is gone (``row`` None); ``at`` is what its cause says."""
+
+    article_id: str
+    row: int | None
+    at: int
+
+
+class ArticleView:
+    """Follows ``topic``; all partitions, no group."""
+
+    def __init__(self, settings: Settings, topic: str, *, dims: int, name: str) -> None:
+        self.table = ArticleTable(dims)
+        self._name = name
+        self._reader = TableReader(settings, topic, name=f"{name}.articles")
+
+    def catch_up(self) -> list[ArticleChange]:
+        """Block until all that is in the topic now has been taken in."""
+        return self._apply(self._reader.catch_up())
+
+    def poll(self) -> list[ArticleChange]:
+        """Take in what has come since; does not block."""
+        return self._apply(self._reader.poll())
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _apply(self, records: Iterable[Message]) -> list[ArticleChange]:
+        changes = [self._apply_one(message) for message in records]
+        if changes:
+            ARTICLES.labels(self._name).set(len(self.table))
+        return changes
+
+    def _apply_one(self, message: Message) -> ArticleChange:
+        article_id = message.key().decode()
+        value = message.value()
+        if value is None:
+            self.table.withdraw(article_id)
+            at = dict(message.headers() or []).get(CAUSE_HEADER)
+            return ArticleChange(article_id, None, int(at) if at else message.timestamp()[1])
+        record = decode_article(value)
+        if len(record.vector) != self.table.dims:
+            raise UnreadableState(
+                f"{message.topic()} has a vector of {len(record.vector)} numbers where this generation has "
+                f"{self.table.dims}; something else than the articles worker wrote it"
+            )
+        return ArticleChange(article_id, self.table.put(article_id, record), record.cause_at)

@@ -1,0 +1,128 @@
+"""The ranker: changed states and new articles in, fresh lists out, exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from consumers.article_view import ArticleView
+from consumers.ranker_catalogue import FreshArticles
+from consumers.ranker_lists import Publication, RankerLists
+from contract.errors import TransactionFailed
+from contract.messages import encode
+from contract.records import decode_stats
+from contract.settings import Settings
+from contract.topics import Topics
+from encoders.decay import Decay
+from encoders.fold import STATS_HALF_LIFE_MS
+from ranking.popularity import Popularity
+from streams.group import GroupInput, Stopped
+from streams.health import HealthServer
+from streams.table import TableReader
+from streams.transactions import TransactionalOutput
+from streams.worker import Identity, Stop
+
+NAME = "ranker"
+_LATENCY = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 60)
+LISTS = Counter("stoppress_lists_total", "Lists published by the kind of their cause", ["cause"])
+RANKED = Counter("stoppress_ranked_users_total", "Users ranked, whether or not their list changed")
+RANK_SECONDS = Histogram("stoppress_rank_seconds", "Ranking one batch of users", buckets=_LATENCY)
+EVENT_TO_LIST = Histogram(
+    "stoppress_event_to_list_seconds", "From an event's Kafka timestamp to its committed list", buckets=_LATENCY
+)
+PUBLISH_TO_LIST = Histogram(
+    "stoppress_publish_to_list_seconds", "From an article's Kafka timestamp to a committed list", buckets=_LATENCY
+)
+FRESH = Gauge("stoppress_fresh_articles", "Articles that may be listed now")
+READERS = Gauge("stoppress_ranker_users", "Users whose lists are kept here")
+PUT_OFF = Gauge("stoppress_rankings_put_off", "Users who wait for their ranking")
+
+
+def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
+    """Rank until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
+    identity = Identity.of(settings, NAME, topics.generation)
+    articles = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
+    popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
+    stats = TableReader(settings, topics.article_stats, name=f"{NAME}.stats")
+    fresh = FreshArticles(settings, articles.table, popularity)
+    lists = RankerLists(settings, topics, model, fresh)
+    restored = articles.catch_up()
+    for message in stats.catch_up():
+        _count_in(popularity, message)
+    lists.take_articles(restored, _now_ms())
+    changelogs = [topics.recommendations]
+    try:
+        output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
+        source = GroupInput(settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, stop=stop)
+    except Stopped:
+        return
+    next_lag = 0.0
+    try:
+        while not stop.requested:
+            health.beat()
+            # 1. Consume changed users, new articles and statistics.
+            records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            health.ready(bool(source.assigned))
+            for message in stats.poll(limit=20_000):
+                _count_in(popularity, message)
+            # 2. Find whose list is due, and rank.
+            now = _now_ms()
+            lists.take_users(records, now)
+            lists.take_articles(articles.poll(), now)
+            due = lists.due(now)
+            began = time.perf_counter()
+            publications = list(lists.rank(due, now))
+            if due:
+                RANK_SECONDS.observe(time.perf_counter() - began)
+                RANKED.inc(len(due))
+            if records or publications:
+                try:
+                    # 3. Write lists and the offsets of all owned partitions in one transaction.
+                    with output.transaction(source, source.positions_after(records)):
+                        for p in publications:
+                            value = None if p.result is None else encode(p.result)
+                            output.send(topics.recommendations, p.user_id.encode(), value, p.partition)
+                except TransactionFailed:
+                    # 4. Aborted or unknown: what was computed is dropped and read again.
+                    source.reread()
+                    continue
+                _count(publications, lists, fresh)
+            if (moment := time.monotonic()) > next_lag:
+                source.measure_lag()
+                next_lag = moment + 5
+    except Stopped:
+        pass
+    finally:
+        health.ready(False)
+        source.close()
+        articles.close()
+        stats.close()
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _count_in(popularity: Popularity, message: object) -> None:
+    value = message.value()  # type: ignore[attr-defined]
+    stats = None if value is None else decode_stats(value)
+    popularity.put(message.partition(), message.key().decode(), stats)  # type: ignore[attr-defined]
+
+
+def _count(publications: Sequence[Publication], lists: RankerLists, fresh: FreshArticles) -> None:
+    now = _now_ms()
+    for publication in publications:
+        if publication.result is None:
+            LISTS.labels("forget").inc()
+            continue
+        cause = publication.result.cause
+        LISTS.labels(cause.kind).inc()
+        if cause.kind == "event":
+            EVENT_TO_LIST.observe(max(0, now - cause.at) / 1000)
+        elif cause.kind == "article":
+            PUBLISH_TO_LIST.observe(max(0, now - cause.at) / 1000)
+    READERS.set(lists.user_count())
+    FRESH.set(len(fresh.catalogue.ids))
+    PUT_OFF.set(lists.put_off())

@@ -1,0 +1,104 @@
+"""The users worker: events in, user state out, exactly once."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from consumers.article_view import ArticleView
+from consumers.user_tables import Batch, UserTables
+from contract.errors import TransactionFailed
+from contract.records import PARTITION_KEY, encode_plain, encode_user
+from contract.settings import Settings
+from contract.topics import Topics
+from encoders.decay import Decay
+from streams.dead_letters import headers_of
+from streams.group import GroupInput, Stopped
+from streams.health import HealthServer
+from streams.transactions import TransactionalOutput
+from streams.worker import Identity, Stop
+
+NAME = "users"
+EVENTS = Counter("stoppress_events_total", "Events by what became of them", ["outcome"])
+BATCH = Histogram("stoppress_users_batch_events", "Events in a batch", buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384))
+FOLD_SECONDS = Histogram(
+    "stoppress_fold_seconds", "Decoding and folding one batch",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1),
+)  # fmt: skip
+USERS = Gauge("stoppress_users", "Users whose state is held here")
+WAITING = Gauge("stoppress_waiting_events", "Events that wait for their article's vector")
+
+
+def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
+    """Fold until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
+    identity = Identity.of(settings, NAME, topics.generation)
+    articles = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
+    articles.catch_up()
+    tables = UserTables(settings, topics, model, articles.table)
+    changelogs = [topics.user_vectors, topics.article_stats]
+    try:
+        output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
+        source = GroupInput(settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, stop=stop)
+    except Stopped:
+        return
+    next_lag = 0.0
+    try:
+        while not stop.requested:
+            health.beat()
+            # 1. Consume what has come within the batching time, and the vectors that came meanwhile.
+            records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            health.ready(bool(source.assigned))
+            # 2. Fold on staged state; nothing current is touched.
+            began = time.perf_counter()
+            batch = tables.fold(records, articles.poll())
+            if records:
+                FOLD_SECONDS.observe(time.perf_counter() - began)
+            if batch.changed:
+                try:
+                    # 3. Write states, statistics, totals, dead letters and offsets in one transaction.
+                    with output.transaction(source, source.positions_after(records)):
+                        _send(output, topics, batch)
+                except TransactionFailed:
+                    # 4a. Aborted or unknown: read offsets and tables again.
+                    source.reread()
+                    continue
+                # 4b. Committed: what was staged is now current.
+                tables.adopt(batch)
+                _count(batch, len(records), tables)
+            if (now := time.monotonic()) > next_lag:
+                source.measure_lag()
+                next_lag = now + 5
+    except Stopped:
+        pass
+    finally:
+        health.ready(False)
+        source.close()
+        articles.close()
+
+
+def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
+    for partition, fold in batch.folds.items():
+        for user_id, state in fold.users.items():
+            value = None if state is None else encode_user(state.to_record())
+            output.send(topics.user_vectors, user_id.encode(), value, partition)
+        for article_id, stats in fold.stats.items():
+            value = None if stats is None else encode_plain(stats)
+            output.send(topics.article_stats, article_id.encode(), value, partition)
+        output.send(topics.user_vectors, PARTITION_KEY, encode_plain(fold.totals), partition)
+        for dropped in fold.dropped:
+            headers = headers_of(topics.user_events, partition, dropped.waited.offset, NAME, dropped.error)
+            output.send(topics.dead_letters, dropped.user_id.encode(), dropped.waited.value, headers=headers)
+    for message, error in batch.bad:
+        headers = headers_of(topics.user_events, message.partition(), message.offset(), NAME, error)
+        output.send(topics.dead_letters, message.key(), message.value(), headers=headers)
+
+
+def _count(batch: Batch, records: int, tables: UserTables) -> None:
+    if records:
+        BATCH.observe(records)
+    for outcome, count in batch.outcomes().items():
+        if count > 0:
+            EVENTS.labels(outcome).inc(count)
+    USERS.set(tables.user_count())
+    WAITING.set(tables.waiting_count())

@@ -1,0 +1,266 @@
+"""The command line: every way to start something. Wires the rooms together, holds no logic.
+
+    0 done    1 failed    2 wrong usage or settings
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contract import settings as contract_settings
+from contract.errors import SettingsError, SetupError, StoppressError
+from contract.settings import Settings
+from contract.topics import Topics
+
+if TYPE_CHECKING:
+    from encoders.decay import Decay
+    from streams.worker import Stop
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics of the namespace.")
+kafka_app = typer.Typer(no_args_is_help=True, help="A real Kafka broker on this machine, for demo and tests.")
+run_app = typer.Typer(no_args_is_help=True, help="Run one worker until SIGTERM or SIGINT: what a container runs.")
+produce_app = typer.Typer(no_args_is_help=True, help="Write articles and events.")
+dead_letters_app = typer.Typer(no_args_is_help=True, help="See and send again what could not be used.")
+export_app = typer.Typer(no_args_is_help=True, help="Convert models to ONNX; needs the extra `export`.")
+for name, group in (
+    ("topics", topics_app),
+    ("kafka", kafka_app),
+    ("run", run_app),
+    ("produce", produce_app),
+    ("dead-letters", dead_letters_app),
+    ("export", export_app),
+):
+    app.add_typer(group, name=name)
+
+PORTS = {"articles": 8101, "users": 8102, "ranker": 8103}
+Port = Annotated[int | None, typer.Option(help="where to answer; 0: any free port")]
+Slot = Annotated[str | None, typer.Option(help="names this worker among its peers; stable over restarts")]
+DataDir = Annotated[Path, typer.Option("--data", help="the broker's folder")]
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="a TOML file of settings")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, over file and environment")] = None,
+) -> None:
+    context.obj = (config, set_ or [])
+
+
+def _settings(context: typer.Context, **given: object) -> Settings:
+    config, pairs = context.find_root().obj
+    overrides = [*pairs, *(f"{name}={value}" for name, value in given.items() if value is not None)]
+    return contract_settings.load(overrides, config=config)
+
+
+def _model(settings: Settings) -> tuple[Topics, Decay]:
+    """The generation's topics and interest model, from the encoder's manifest."""
+    from encoders.decay import Decay
+    from encoders.manifest import generation_of, read_manifest
+
+    manifest = read_manifest(settings.encoder)
+    hour_ms = 3_600_000
+    model = Decay(manifest.dims, settings.long_half_life_hours * hour_ms, settings.short_half_life_hours * hour_ms)
+    return Topics(settings, generation_of(manifest, model.manifest())), model
+
+
+def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
+    """What every worker does first: log its settings, and check that its topics are there."""
+    from streams.admin import require_topics
+    from streams.worker import Log, Stop, set_up_logging
+
+    set_up_logging(settings.log_level)
+    topics, model = _model(settings)
+    require_topics(settings, topics.specs())
+    Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
+    return topics, model, Stop.on_signals()
+
+
+@run_app.command("articles")
+def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -> None:
+    """Embed published articles."""
+    from consumers import articles
+    from encoders.text import TextEncoder
+    from streams.health import HealthServer
+
+    settings = _settings(context, port=port, slot=slot)
+    topics, _, stop = _start("articles", settings)
+    with HealthServer(settings.host, PORTS["articles"] if settings.port is None else settings.port) as health:
+        encoder = TextEncoder.load(
+            settings.encoder, settings.device, settings.encoder_threads, settings.encoder_batch_tokens
+        )
+        articles.run(settings, topics, encoder, stop, health)
+
+
+@run_app.command("users")
+def run_users(context: typer.Context, port: Port = None, slot: Slot = None) -> None:
+    """Fold events into user states, exactly once."""
+    from consumers import users
+    from streams.health import HealthServer
+
+    settings = _settings(context, port=port, slot=slot)
+    topics, model, stop = _start("users", settings)
+    with HealthServer(settings.host, PORTS["users"] if settings.port is None else settings.port) as health:
+        users.run(settings, topics, model, stop, health)
+
+
+@run_app.command("ranker")
+def run_ranker(context: typer.Context, port: Port = None, slot: Slot = None) -> None:
+    """Publish fresh lists."""
+    from consumers import ranker
+    from streams.health import HealthServer
+
+    settings = _settings(context, port=port, slot=slot)
+    topics, model, stop = _start("ranker", settings)
+    with HealthServer(settings.host, PORTS["ranker"] if settings.port is None else settings.port) as health:
+        ranker.run(settings, topics, model, stop, health)
+
+
+@run_app.command("feed")
+def run_feed(context: typer.Context, port: Port = None) -> None:
+    """Serve lists over HTTP, as server-sent events, and as a page."""
+    from consumers import feed
+
+    settings = _settings(context, port=port)
+    topics, _, stop = _start("feed", settings)
+    feed.run(settings, topics, stop)
+
+
+@topics_app.command("create")
+def topics_create(
+    context: typer.Context,
+    alter: Annotated[bool, typer.Option(help="also change settings of topics that were there already")] = False,
+) -> None:
+    """Create the topics that are missing; say what differs in those that are there."""
+    from streams.admin import create_topics
+
+    settings = _settings(context)
+    lines = create_topics(settings, _model(settings)[0].specs(), alter=alter)
+    for line in lines:
+        typer.echo(line)
+    if any(line.startswith("differs") for line in lines):
+        typer.echo("nothing that was there was changed; `stoppress topics create --alter` changes settings, never counts")
+        raise typer.Exit(1)
+
+
+@topics_app.command("check")
+def topics_check(context: typer.Context) -> None:
+    """Say in which ways the cluster's topics differ from what is needed."""
+    from streams.admin import check_topics
+
+    settings = _settings(context)
+    lines = check_topics(settings, _model(settings)[0].specs())
+    for line in lines or ["all topics are as they should be"]:
+        typer.echo(line)
+    if lines:
+        raise typer.Exit(1)
+
+
+@kafka_app.command("start")
+def kafka_start(data: DataDir = Path("var/kafka"), port: Annotated[int, typer.Option()] = 9092) -> None:
+    """Start the broker in the background; its data is kept."""
+    from streams.local_broker import start_detached
+
+    status = start_detached(data, port=port)
+    typer.echo(f"Kafka runs at {status.bootstrap_servers} (pid {status.pid}, log in {data}/kafka.log)")
+
+
+@kafka_app.command("stop")
+def kafka_stop(data: DataDir = Path("var/kafka")) -> None:
+    """Stop the broker."""
+    from streams.local_broker import stop
+
+    typer.echo("stopped" if stop(data) else "it was not running")
+
+
+@kafka_app.command("status")
+def kafka_status(data: DataDir = Path("var/kafka")) -> None:
+    """Say whether the broker runs; exit code 1 where it does not."""
+    from streams.local_broker import status
+
+    found = status(data)
+    typer.echo(f"Kafka runs at {found.bootstrap_servers} (pid {found.pid})" if found else "Kafka does not run")
+    if not found:
+        raise typer.Exit(1)
+
+
+@dead_letters_app.command("list")
+def dead_letters_list(
+    context: typer.Context,
+    reason: Annotated[str | None, typer.Option(help="only those with this reason")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON object a line, original bytes as base64")] = False,
+) -> None:
+    """List what could not be used, with the reason."""
+    import msgspec
+
+    from streams.dead_letters import letters
+
+    settings = _settings(context)
+    count = 0
+    for letter in letters(settings, _model(settings)[0].dead_letters):
+        if reason is not None and letter.reason != reason:
+            continue
+        count += 1
+        if as_json:
+            typer.echo(msgspec.json.encode(letter))
+        else:
+            typer.echo(f"{letter.topic}[{letter.partition}]@{letter.offset} {letter.reason}: {letter.detail}")
+    if not as_json:
+        typer.echo(f"{count} dead letters")
+
+
+@dead_letters_app.command("requeue")
+def dead_letters_requeue(
+    context: typer.Context, reason: Annotated[str, typer.Option(help="send again those with this reason")]
+) -> None:
+    """Send dead letters of one reason to their topic again, each once."""
+    from streams.dead_letters import requeue
+
+    settings = _settings(context)
+    typer.echo(f"{requeue(settings, _model(settings)[0].dead_letters, reason)} sent again")
+
+
+@export_app.command("encoder")
+def export_encoder_command(
+    model: Annotated[str, typer.Argument(help="minilm, the packaged all-MiniLM-L6-v2")],
+    out: Annotated[Path, typer.Argument(help="the folder to write")],
+    dims: Annotated[int | None, typer.Option(help="centre and project to this many dimensions")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="articles to learn the projection from: JSON lines")] = None,
+) -> None:
+    """Convert a sentence model to ONNX and prove that it gives the same vectors."""
+    from contract.messages import Article, decode
+    from encoders.text import article_text
+    from export.encoder import export_encoder
+
+    texts = None
+    if corpus is not None:
+        try:
+            articles = [decode(Article, line) for line in corpus.read_bytes().splitlines()]
+        except OSError as error:
+            raise SettingsError(f"cannot read the corpus {corpus}: {error.strerror}") from None
+        texts = [article_text(a.title, a.abstract, a.body) for a in articles]
+    export_encoder(model, out, dims=dims, corpus=texts)
+
+
+def main() -> None:
+    """Run the command line; mistakes end in one line on stderr, not in a traceback."""
+    try:
+        app()
+    except StoppressError as error:
+        print(f"stoppress: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        print(f"stoppress: the package {error.name!r} is missing; install the extra that has it (README)", file=sys.stderr)
+        sys.exit(SetupError.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
