@@ -133,6 +133,12 @@ class LocalBroker:
         self.stop()
         self.launch()
 
+    def leave(self) -> None:
+        """Let it go on without this object."""
+        if self._process is not None:
+            self._process.returncode = 0  # or Popen warns that a child still runs
+            self._process = None
+
     def __enter__(self) -> Self:
         return self
 

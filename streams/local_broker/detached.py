@@ -41,6 +41,7 @@ def start_detached(data_dir: Path, *, port: int = 9092, throughput: bool = False
             return running
         broker = LocalBroker(prepare(say), data_dir, port=port, die_with_parent=False, throughput=throughput)
         broker.launch()
+        broker.leave()
         return Status(broker.pid, broker.port, ready=True, started=True)
 
 

@@ -134,7 +134,7 @@ def _fetch(context: Any, jar: Jar, target: Path) -> Jar:
         artifact.cached_path.unlink(missing_ok=True)
         try:
             path = artifact.resolve()
-        except Exception as error:  # jgo lets requests' and its own errors through
+        except (OSError, RuntimeError) as error:  # requests' errors are OSErrors, jgo's RuntimeErrors
             problem = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             continue
         found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -19,7 +20,7 @@ from contract.errors import PortInUse, SetupError
 HOST = "127.0.0.1"
 LOG_NAME = "kafka.log"
 _LOG_KEPT_BYTES = 5 << 20
-# Below the ports that systems hand out to connecting clients: one of those could take the port while the broker restarts.
+# Below the ports that systems hand out to connecting clients, who might take it while the broker restarts.
 _PORTS = range(20_000, 32_768)
 
 # Sizes let a record of 9 MiB through: an article may carry a body of 5 MB, a dead letter wraps it whole.
@@ -179,7 +180,8 @@ def _listens(port: int) -> bool:
 
 def _answers(port: int) -> bool:
     quiet = logging.Logger("local broker", logging.CRITICAL + 1)
-    admin = AdminClient({"bootstrap.servers": f"{HOST}:{port}", "log_level": 0, "logger": quiet})
+    properties: dict[str, Any] = {"bootstrap.servers": f"{HOST}:{port}", "log_level": 0, "logger": quiet}
+    admin = AdminClient(properties)
     try:
         return bool(admin.list_topics(timeout=2.0).brokers)
     except KafkaException:

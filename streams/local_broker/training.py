@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -41,7 +42,11 @@ def train(installation: Installation, target: Path) -> None:
 
 def _exercise(bootstrap_servers: str) -> None:
     """A topic, a transaction with offsets, both kinds of group, a compacted topic's settings, a deletion."""
-    common = {"bootstrap.servers": bootstrap_servers, "log_level": 0, "logger": logging.Logger("training", 100)}
+    common: dict[str, Any] = {
+        "bootstrap.servers": bootstrap_servers,
+        "log_level": 0,
+        "logger": logging.Logger("training", 100),
+    }
     admin = AdminClient(common)
     topics = [NewTopic("plain", 4, 1), NewTopic("compacted", 4, 1, config={"cleanup.policy": "compact"})]
     for created in admin.create_topics(topics).values():
