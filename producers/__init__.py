@@ -1,0 +1,1 @@
+"""What comes in: a simulated newsroom and its users, replayed data sets."""
