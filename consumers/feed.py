@@ -62,10 +62,7 @@ _log = Log("feed")
 
 
 def run(settings: Settings, topics: Topics, stop: Stop) -> None:
-    """Serve until ``stop`` is requested; blocks.
-
-    Raises :class:`SettingsError` for a host beyond loopback and :class:`PortInUse`.
-    """
+    """Serve until ``stop`` is requested; blocks. Raises :class:`contract.errors.PortInUse`."""
     port = DEFAULT_PORT if settings.port is None else settings.port
     listener = listen(settings.host, port)
     view = FeedView()
@@ -176,10 +173,19 @@ def _json(content: bytes) -> Response[bytes]:
 
 
 def _file(name: str, media_type: str, control_url: str | None) -> Response[bytes]:
-    policy = f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' {control_url or ''}"
+    policy = [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        f"connect-src 'self' {control_url or ''}".strip(),
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
     headers = {
         "Cache-Control": "no-cache",
-        "Content-Security-Policy": f"{policy.strip()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "Content-Security-Policy": "; ".join(policy),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }

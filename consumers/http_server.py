@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -13,20 +12,14 @@ from typing import Any
 import uvicorn
 from litestar import Litestar
 
-from contract.errors import PortInUse, SettingsError
+from contract.errors import PortInUse
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind ``host:port`` (0: any free port).
+    """Bind ``host:port`` (0: any free port). Raises :class:`PortInUse` where the address is taken.
 
-    Raises :class:`SettingsError` for a host beyond loopback, since nothing here asks who is calling,
-    and :class:`PortInUse` where the address is taken.
+    That ``host`` is loopback is what the settings see to: nothing here asks who is calling.
     """
-    if not _is_loopback(host):
-        raise SettingsError(
-            f"host = {host!r} is beyond loopback and this service has no authentication; "
-            "use 127.0.0.1 and put a proxy that authenticates in front"
-        )
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -36,13 +29,6 @@ def listen(host: str, port: int) -> socket.socket:
         why = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         raise PortInUse(f"{host}:{port} {why}; choose another with --port or STOPPRESS_PORT") from None
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class HttpServer:

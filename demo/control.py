@@ -3,7 +3,7 @@
     POST /control/click      {user_id, article_id, list_id, position}    -> {event_id}
     POST /control/publish    {title, abstract, category}                 -> {article_id}
     POST /control/kill       {}                                          -> {kill}
-    GET  /control/stream     server-sent events: ``hello`` once, then ``figures`` four times a second
+    GET  /control/stream     server-sent events: ``hello``, ``cast``, then ``figures`` four times a second
 
 Loopback only, and only for the feed's own page: every request must carry that page's origin.
 """
@@ -58,7 +58,10 @@ class Room(Protocol):
     """The running demo, as the control service needs it. No method blocks for long."""
 
     def hello(self) -> dict[str, Any]:
-        """What a page needs once: users to show, suggestions, history."""
+        """What a page needs once: its strap line, suggestions, history."""
+
+    def cast(self) -> list[dict[str, str]]:
+        """The users to show, {user_id, label, note}; empty while there are none."""
 
     def figures(self) -> dict[str, Any]:
         """The newest figures."""
@@ -112,7 +115,11 @@ def create_control(room: Room, origins: Sequence[str]) -> Litestar:
         open_streams += 1
         try:
             yield b"retry: 1000\n\n" + _event("hello", room.hello())
+            shown: list[dict[str, str]] = []
             while True:
+                if (cast := room.cast()) != shown:
+                    shown = cast
+                    yield _event("cast", {"users": cast})
                 yield _event("figures", room.figures())
                 await asyncio.sleep(TICK_SECONDS)
         finally:
@@ -127,7 +134,9 @@ def create_control(room: Room, origins: Sequence[str]) -> Litestar:
     return Litestar(
         [click, publish, kill, stream],
         guards=[from_the_page],
-        cors_config=CORSConfig(allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["content-type"]),
+        cors_config=CORSConfig(
+            allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["content-type"]
+        ),
         request_max_body_size=64 << 10,
         openapi_config=None,
         logging_config=None,

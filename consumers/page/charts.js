@@ -9,30 +9,29 @@ function svg(tag, attributes) {
 }
 
 /**
- * Lines over time in a box of the container's size. Each series is {name, area}; the class of its
- * path is `line NAME`. `draw(points, {top, from, to})`: points are [x, value, value, ...].
+ * Lines over time in a box as wide as the container and `height` pixels high (null: as high as the
+ * container). Each series is {name, area}; the class of its path is `line NAME`. `draw(points, {top,
+ * from, to})`: points are [x, value, value, ...]. `label(top)` names the upper end of the scale.
  */
 export class LineChart {
-  constructor(container, series, { height, labels = null }) {
+  constructor(container, series, { height, label = null }) {
     this.height = height;
-    this.labels = labels;
+    this.label = label;
     this.container = container;
-    this.root = svg("svg", { height, "aria-hidden": "true", focusable: "false" });
+    this.root = svg("svg", { "aria-hidden": "true", focusable: "false" });
     this.grid = svg("path", { class: "grid" });
+    if (height) this.root.setAttribute("height", height);
     this.root.append(this.grid);
     this.series = series.map(({ name, area }) => {
       const fill = area ? svg("path", { class: `area ${name}` }) : null;
       const line = svg("path", { class: `line ${name}` });
-      const dot = svg("circle", { class: `dot ${name}`, r: 3.5 });
+      const dot = svg("circle", { class: `dot ${name}`, r: 3.5, visibility: "hidden" });
       if (fill) this.root.append(fill);
       this.root.append(line, dot);
       return { fill, line, dot };
     });
-    this.texts = [0, 1].map(() => {
-      const text = svg("text", { class: "axis" });
-      this.root.append(text);
-      return text;
-    });
+    this.text = svg("text", { class: "axis" });
+    this.root.append(this.text);
     container.append(this.root);
     this.last = null;
     new ResizeObserver(() => this.last && this.draw(...this.last)).observe(container);
@@ -41,9 +40,10 @@ export class LineChart {
   draw(points, { top, from, to, step = false }) {
     this.last = [points, { top, from, to, step }];
     const width = this.container.clientWidth;
-    if (!width || points.length === 0) return;
+    const h = this.height ?? this.container.clientHeight;
+    if (!width || !h || points.length === 0) return;
     const pad = 5;
-    const h = this.height;
+    this.root.setAttribute("height", h);
     this.root.setAttribute("viewBox", `0 0 ${width} ${h}`);
     this.root.setAttribute("width", width);
     const span = Math.max(to - from, 1e-9);
@@ -67,14 +67,10 @@ export class LineChart {
       dot.setAttribute("cx", x(end[0]));
       dot.setAttribute("cy", y(end[i + 1]));
     });
-    if (this.labels) {
-      const [high, low] = this.labels(top);
-      this.texts[0].textContent = high;
-      this.texts[0].setAttribute("x", width - pad);
-      this.texts[0].setAttribute("y", Number(y(top)) + 11);
-      this.texts[1].textContent = low;
-      this.texts[1].setAttribute("x", width - pad);
-      this.texts[1].setAttribute("y", Number(y(0)) - 4);
+    if (this.label) {
+      this.text.textContent = this.label(top);
+      this.text.setAttribute("x", pad);
+      this.text.setAttribute("y", Number(y(top)) + 12);
     }
   }
 }

@@ -77,34 +77,36 @@ export class Column {
     for (const [id, row] of this.rows) if (!kept.has(id)) this.leave(id, row, before.get(id), animate);
     items.forEach((item, index) => {
       let row = this.rows.get(item.article_id);
-      const isNew = !row;
-      if (isNew) {
+      if (!row) {
         row = this.row();
         this.rows.set(item.article_id, row);
       }
       row.fill(item, index + 1, feed);
       if (this.list.children[index] !== row.root) this.list.insertBefore(row.root, this.list.children[index] ?? null);
-      row.isNew = isNew;
     });
     if (focused?.isConnected) focused.focus({ preventScroll: true });
     if (animate) this.glide(items, before, origin);
   }
 
   glide(items, before, origin) {
-    const moves = items.map((item) => {
-      const row = this.rows.get(item.article_id);
+    const rows = items.map((item) => this.rows.get(item.article_id));
+    for (const row of rows) {
       for (const running of row.root.getAnimations()) running.cancel();
-      return [row, before.get(item.article_id)];
-    });
-    for (const [row, was] of moves.map(([row, was]) => [row, was === undefined ? null : was])) {
-      if (was === null) {
+      row.root.classList.remove("moving", "rising");
+    }
+    for (const row of rows) {
+      const was = before.get(row.item.article_id);
+      if (was === undefined) {
         row.root.animate([{ opacity: 0, transform: "translateY(-10px) scale(.97)" }, { opacity: 1, transform: "none" }], { duration: 420, easing: EASE });
         row.flash();
         continue;
       }
       const dy = was - (row.root.getBoundingClientRect().top - origin);
       if (Math.abs(dy) < 1) continue;
-      row.root.animate([{ transform: `translateY(${dy}px)` }, { transform: "none" }], { duration: 560, easing: EASE });
+      row.root.classList.add("moving");
+      row.root.classList.toggle("rising", dy > 0);
+      const glide = row.root.animate([{ transform: `translateY(${dy}px)` }, { transform: "none" }], { duration: 560, easing: EASE });
+      glide.onfinish = () => row.root.classList.remove("moving", "rising");
     }
   }
 
@@ -164,7 +166,6 @@ export class Column {
     root.append(card, why);
     const row = { root, item: null, position: 0, feed: null };
     row.fill = (item, position, feed) => {
-      const before = row.position;
       Object.assign(row, { item, position, feed });
       root.dataset.article = item.article_id;
       rank.textContent = count(position);
@@ -173,8 +174,6 @@ export class Column {
       title.textContent = item.title;
       row.age(Date.now());
       mix(bar, item);
-      root.classList.toggle("rose", before > 0 && position < before);
-      root.classList.toggle("fell", before > 0 && position > before);
     };
     row.age = (now) => {
       const text = age(row.item.published_at, now);

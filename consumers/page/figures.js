@@ -23,15 +23,15 @@ export class Figures {
     this.suggestions = [];
     this.reachChart = new LineChart(id("reach-chart"), [{ name: "reached", area: true }], {
       height: 62,
-      labels: (top) => [`${count(top)} users`, ""],
+      label: (top) => `${count(top)} users`,
     });
     this.flightChart = new LineChart(id("flight-chart"), [{ name: "flight", area: true }], {
-      height: 52,
-      labels: (top) => [`${count(top)} in flight`, ""],
+      height: 58,
+      label: (top) => `${count(top)} in flight`,
     });
     this.ctrChart = new LineChart(id("ctr-chart"), [{ name: "popular" }, { name: "personal", area: true }], {
-      height: 92,
-      labels: (top) => [percent(top), ""],
+      height: null,
+      label: (top) => percent(top),
     });
     id("publish").addEventListener("submit", (event) => this.publish(event));
     id("suggest").addEventListener("click", () => this.suggest());
@@ -70,14 +70,14 @@ export class Figures {
     const button = id("kill");
     button.disabled = true;
     put("recovery", "kill -9 …");
-    if (!(await this.send("kill", {}))) button.disabled = false;
+    if (!(await this.send("kill", {}))) button.disabled = false; // else until it has recovered
   }
 
   update(f) {
     for (const name of ["sent", "folded", "waiting", "duplicate", "dead"]) put(name, count(f.account[name]));
     put("in-flight", count(f.account.in_flight));
     put("lost", count(f.account.lost));
-    id("sum").classList.toggle("wrong", f.account.lost > 0);
+    id("account").classList.toggle("wrong", f.account.lost > 0);
     put("events-rate", count(f.rates.events_per_s));
     put("lists-rate", count(f.rates.lists_per_s));
     put("click-p50", ms(f.latency.event_to_list_ms.p50));
@@ -117,7 +117,7 @@ export class Figures {
     put("reached", count(reach.users));
     id("reach").classList.toggle("live", reach.users > 0);
     const note = reach.users
-      ? `first after ${ms(reach.first_ms)} ms · half after ${ms(reach.half_ms)} ms · latest after ${spoken(reach.last_ms)}`
+      ? `the first after ${ms(reach.first_ms)} ms · half of them after ${ms(reach.half_ms)} ms`
       : `published ${seconds((Date.now() - reach.at) / 1000)} ago, in nobody's list yet`;
     put("reach-note", note);
     const curve = reach.curve.length ? [[0, 0], ...reach.curve] : [];
@@ -133,17 +133,14 @@ export class Figures {
   }
 
   drawKill(kill) {
-    const button = id("kill");
-    const note = id("recovery");
-    const phase = kill?.phase ?? "";
-    if (note.dataset.phase !== phase) note.dataset.phase = phase;
     if (!kill) return;
-    button.disabled = phase !== "accounted";
-    const steps = [];
-    if (phase === "accounted") steps.push(`Back in ${seconds(kill.ready_s)}; all caught up after ${seconds(kill.accounted_s)}, nothing lost.`);
-    else if (phase === "ready") steps.push(`Restored in ${seconds(kill.ready_s)}, catching up …`);
-    else steps.push(`Dead for ${seconds(kill.down_s)}: events pile up in Kafka, where they are safe.`);
-    put("recovery", steps.join(" "));
+    const { phase } = kill;
+    const panel = id("account");
+    if (panel.dataset.phase !== phase) panel.dataset.phase = phase;
+    id("kill").disabled = phase !== "accounted";
+    id("recovery-seconds").hidden = false;
+    put("recovery-seconds", seconds(phase === "accounted" ? kill.accounted_s : kill.down_s));
+    put("recovery", story(kill));
     if (phase === "accounted" && this.told.kill !== kill.n) {
       this.told.kill = kill.n;
       this.say(`The worker recovered in ${seconds(kill.ready_s)}. Nothing was lost.`);
@@ -151,6 +148,8 @@ export class Figures {
   }
 }
 
-function spoken(x) {
-  return x == null ? "–" : x < 10_000 ? `${ms(x)} ms` : seconds(x / 1000);
+function story({ phase, ready_s }) {
+  if (phase === "accounted") return `and all is well: nothing lost, state back after ${seconds(ready_s)}.`;
+  if (phase === "ready") return `State back after ${seconds(ready_s)}, catching up …`;
+  return "Dead. Events wait in Kafka, where they are safe.";
 }

@@ -36,16 +36,9 @@ export const cause = (kind) => CAUSES[kind] ?? words(kind);
 
 const REASONS = {
   interest: "Close to what this user reads",
-  similar: "Close to what this user reads",
-  long: "Fits a lasting interest",
-  short: "Fits what was read just now",
+  recent_interest: "Close to what was read just now",
   popular: "Many are reading it now",
-  popularity: "Many are reading it now",
-  fresh: "Published moments ago",
-  freshness: "Published moments ago",
-  newest: "Published moments ago",
-  co_read: "Readers of your last story went on to it",
-  explore: "Outside the usual, to learn more",
+  new: "Published moments ago",
 };
 
 export const reason = (code) => REASONS[code] ?? words(code);
@@ -55,6 +48,7 @@ const PARTS = {
   short: "Short-term interest",
   popularity: "Popularity",
   freshness: "Freshness",
+  fatigue: "Seen before",
 };
 
 export const part = (name) => PARTS[name] ?? words(name);

@@ -9,9 +9,10 @@ const feeds = document.getElementById("feeds");
 const link = document.getElementById("link");
 const columns = new Map();
 const you = ownId();
-const sent = new Map(); // event_id of one's own click -> when it was made
+const sent = new Map(); // article_id of one's own click -> when it was made
 let control = null;
 let marked = null;
+let feed = null;
 
 start();
 
@@ -21,13 +22,14 @@ async function start() {
   const asked = params.get("users")?.split(",").filter(Boolean);
   if (!control) return follow((asked ?? ["~popular"]).map((userId) => ({ user_id: userId })));
   const figures = new Figures({ send, say, onPublished: (articleId) => mark(articleId) });
-  let known = false;
   const source = new EventSource(`${control}/control/stream`);
   source.addEventListener("hello", (event) => {
-    const hello = JSON.parse(event.data);
-    figures.hello(hello);
-    if (!known) follow(asked ? asked.map((userId) => ({ user_id: userId })) : hello.users);
-    known = true;
+    figures.hello(JSON.parse(event.data));
+    if (asked && !feed) follow(asked.map((userId) => ({ user_id: userId })));
+    else if (!feed) follow([]);
+  });
+  source.addEventListener("cast", (event) => {
+    if (!asked && columns.size < 2) follow(JSON.parse(event.data).users);
   });
   source.addEventListener("figures", (event) => {
     const f = JSON.parse(event.data);
@@ -36,10 +38,11 @@ async function start() {
   });
 }
 
-/** Open the columns, "you" first, and one stream for all of them. */
+/** Open columns, "you" first where a demo runs, and one stream for all of them. */
 function follow(users) {
   const own = { user_id: you, label: "You", note: you };
   for (const user of control ? [own, ...users] : users) {
+    if (columns.has(user.user_id)) continue;
     const column = new Column({
       userId: user.user_id,
       label: user.label ?? (user.user_id === "~popular" ? "Popular" : user.user_id),
@@ -51,22 +54,24 @@ function follow(users) {
     feeds.append(column.root);
   }
   document.body.style.setProperty("--columns", columns.size);
-  const source = new EventSource(`/v1/stream?users=${[...columns.keys()].map(encodeURIComponent).join(",")}`);
+  feed?.close();
+  const source = (feed = new EventSource(`/v1/stream?users=${[...columns.keys()].map(encodeURIComponent).join(",")}`));
   source.addEventListener("open", () => linked("live", "live"));
   source.addEventListener("error", () => linked("lost", "reconnecting …"));
   source.addEventListener("feed", (event) => {
-    const feed = JSON.parse(event.data);
-    const column = columns.get(feed.user_id);
+    const list = JSON.parse(event.data);
+    const column = columns.get(list.user_id);
     if (!column) return;
-    column.update(feed);
-    if (column.you) answered(feed);
+    column.update(list);
+    if (column.you) answered(list);
     if (marked) column.mark(marked);
   });
-  setInterval(() => {
-    const now = Date.now();
-    for (const column of columns.values()) column.tick(now);
-  }, 5000);
 }
+
+setInterval(() => {
+  const now = Date.now();
+  for (const column of columns.values()) column.tick(now);
+}, 5000);
 
 function linked(state, text) {
   link.className = `link ${state}`;
@@ -75,20 +80,20 @@ function linked(state, text) {
 }
 
 /** One's own click: send it, and time it until the list without the article that was read is drawn. */
-async function read(item, position, feed) {
+async function read(item, position, list) {
   if (sent.has(item.article_id)) return;
   const clicked = performance.now();
   sent.set(item.article_id, clicked);
-  const answer = await send("click", { user_id: you, article_id: item.article_id, list_id: feed.list_id, position, reason: item.reason, source: item.source });
+  const answer = await send("click", { user_id: you, article_id: item.article_id, list_id: list.list_id, position, reason: item.reason, source: item.source });
   if (!answer) {
     sent.delete(item.article_id);
     columns.get(you).list.querySelector(".reading")?.classList.remove("reading");
   }
 }
 
-function answered(feed) {
-  if (feed.fallback) return;
-  const shown = new Set(feed.items.map((item) => item.article_id));
+function answered(list) {
+  if (list.fallback) return;
+  const shown = new Set(list.items.map((item) => item.article_id));
   for (const [articleId, clicked] of sent) {
     if (shown.has(articleId)) continue;
     sent.delete(articleId);

@@ -1,0 +1,232 @@
+"""``stoppress demo``: a broker, the four workers, a simulated newsroom and a page, until Ctrl-C.
+
+1. broker, topics, observer and control service in this process
+2. the workers as processes of their own; whoever dies is started again at once, in the same slot
+3. the simulator (or a replay) once all of them are ready
+4. at the end the source stops first, then everything is accounted for, then the rest stops
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from consumers.feed import DEFAULT_PORT
+from consumers.http_server import HttpServer, listen
+from contract.errors import PortInUse, SetupError, StoppressError
+from contract.settings import Settings
+from contract.topics import Topics
+from demo.control import create_control
+from demo.observer import Observer
+from demo.processes import Child, environment
+from demo.report import check_writable, make_report, write_report
+from demo.room import DemoRoom
+from demo.source import Source
+from demo.status import Status
+from streams.admin import create_topics
+from streams.local_broker import LocalBroker
+from streams.local_broker import status as broker_status
+from streams.worker import Stop
+
+HOST = "127.0.0.1"
+BROKER_PORT = 9092
+WORKERS = ("articles", "users", "ranker")
+READY_SECONDS = 90.0
+ACCOUNTED_SECONDS = 60.0
+LATENCIES_AFTER_SECONDS = 15.0
+TICK_SECONDS = 0.05
+DEATHS_IN_A_ROW = 5
+
+
+def run_demo(
+    settings: Settings,
+    make_topics: Callable[[Settings], Topics],
+    stop: Stop,
+    *,
+    source: Sequence[str],
+    seconds: float | None = None,
+    report: Path | None = None,
+    folder: Path = Path("var/demo"),
+) -> int:
+    """Run until ``stop``, or ``seconds`` after the source began; return the exit code. Blocks.
+
+    ``source`` are the arguments of the command that sends articles and events (``produce simulate …``);
+    ``make_topics`` gives the topics of the settings it is handed. Raises :class:`SetupError` where
+    something that is needed is missing or taken.
+    """
+    if report is not None:
+        check_writable(report)
+    status = Status()
+    with ExitStack() as stack:
+        broker = stack.enter_context(_start_broker(folder / "kafka", status))
+        feed_listener = _reserve(DEFAULT_PORT if settings.port is None else settings.port, settings.port is not None)
+        control_listener = listen(HOST, 0)
+        page = f"http://{HOST}:{feed_listener.getsockname()[1]}"
+        settings = settings.model_copy(
+            update={
+                "bootstrap_servers": broker.bootstrap_servers,
+                "kafka": {},
+                "host": HOST,
+                "explain": True,
+                "control_url": f"http://{HOST}:{control_listener.getsockname()[1]}",
+            }
+        )
+        topics = make_topics(settings)
+        create_topics(settings, topics.specs())
+        workers = {name: _child(name, settings, _free_port(), folder) for name in WORKERS}
+        workers["feed"] = _child("feed", settings, feed_listener.getsockname()[1], folder)
+        feed_listener.close()
+        observer = Observer(settings, topics)
+        stack.callback(observer.close)
+        room = DemoRoom(settings, topics, observer, workers["users"])
+        stack.callback(room.close)
+        origins = [page, page.replace(HOST, "localhost")]
+        control = HttpServer(create_control(room, origins), control_listener)
+        stack.callback(control.close, 2.0)
+        demo = _Demo(workers, observer, room, status, stop, settings.shutdown_seconds)
+        stack.callback(demo.stop_workers)
+        observer.start()
+        if not demo.start_workers():
+            return 0
+        status.say(f"the page is at {page}")
+        sender = Source(source, environment(settings), folder / "logs" / "source.log", room)
+        stack.callback(sender.stop)
+        demo.run(sender, seconds)
+        complete = demo.settle(sender)
+        figures = make_report(observer, observer.account(), room.judgement, demo.recoveries())
+        if report is not None:
+            write_report(report, figures)
+        status.end(figures)
+        return 0 if complete and figures["lost"] == 0 else 1
+
+
+class _Demo:
+    """The processes of one demo."""
+
+    def __init__(
+        self,
+        workers: dict[str, Child],
+        observer: Observer,
+        room: DemoRoom,
+        status: Status,
+        stop: Stop,
+        shutdown_seconds: float,
+    ) -> None:
+        self._workers = workers
+        self._observer = observer
+        self._room = room
+        self._status = status
+        self._stop = stop
+        self._shutdown_seconds = shutdown_seconds
+        self._deaths = dict.fromkeys(workers, 0)
+
+    def start_workers(self) -> bool:
+        """Start all and block until all are ready; False where a stop was requested meanwhile."""
+        for child in self._workers.values():
+            child.start()
+        deadline = time.monotonic() + READY_SECONDS
+        waiting = dict(self._workers)
+        while waiting and not self._stop.wait(TICK_SECONDS):
+            for name, child in list(waiting.items()):
+                if not child.running:
+                    raise _died(child)
+                if child.ready():
+                    del waiting[name]
+                    self._status.say(f"{name} is ready")
+            if time.monotonic() > deadline:
+                raise StoppressError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; see var/demo/logs")
+        return not self._stop.requested
+
+    def run(self, sender: Source, seconds: float | None) -> None:
+        """Let the source run, restart who dies, show the figures; until a stop, the time or the source's own end."""
+        sender.start()
+        self._observer.measure_from(LATENCIES_AFTER_SECONDS)
+        began = time.monotonic()
+        with self._status.live():
+            while not self._stop.wait(TICK_SECONDS):
+                self._mind()
+                self._status.show(self._room.figures)
+                if not sender.running or (seconds is not None and time.monotonic() - began >= seconds):
+                    return
+
+    def settle(self, sender: Source) -> bool:
+        """Stop the source, wait until all it sent is accounted for; False where that took too long."""
+        self._status.say("stopping the source, then waiting until every event is accounted for")
+        sender.stop()
+        if sender.failed:
+            raise StoppressError(f"the source ended with exit code {sender.exit_code}: {sender.last_line()}")
+        deadline = time.monotonic() + ACCOUNTED_SECONDS
+        while time.monotonic() < deadline:
+            self._mind()
+            if self._observer.wait_accounted(1.5):
+                return True
+        self._status.say(f"not everything was accounted for within {ACCOUNTED_SECONDS:.0f} s")
+        return False
+
+    def recoveries(self) -> list[float]:
+        """Seconds from each kill to the end of its recovery."""
+        return [r.accounted_s for r in self._room.recoveries if r.accounted_s is not None]
+
+    def stop_workers(self) -> None:
+        """Stop all at once; blocks until they have ended."""
+        for child in self._workers.values():
+            child.terminate()
+        deadline = time.monotonic() + self._shutdown_seconds + 1
+        for child in self._workers.values():
+            child.stop(deadline - time.monotonic())
+
+    def _mind(self) -> None:
+        if self._observer.failure is not None:
+            raise StoppressError(f"the demo's own account broke off: {self._observer.failure}")
+        for name, child in self._workers.items():
+            if child.running:
+                continue
+            self._deaths[name] += 1
+            if self._deaths[name] > DEATHS_IN_A_ROW + len(self._room.recoveries):
+                raise _died(child)
+            self._status.say(f"{name} ended with {child.exit_code}; starting it again")
+            child.start()
+
+
+def _died(child: Child) -> StoppressError:
+    error = SetupError if child.exit_code == SetupError.exit_code else StoppressError
+    return error(f"the {child.name} worker ended with exit code {child.exit_code}: {child.last_line()}")
+
+
+def _start_broker(data: Path, status: Status) -> LocalBroker:
+    """A broker without memory of earlier demos, on the usual port where that is free."""
+    running = broker_status(data)
+    if running is not None:
+        raise SetupError(f"another demo runs here (its broker has pid {running.pid}); end that one first")
+    shutil.rmtree(data, ignore_errors=True)
+    try:
+        return LocalBroker.start(data, port=BROKER_PORT, say=status.say)
+    except PortInUse:
+        return LocalBroker.start(data, port=0, say=status.say)
+
+
+def _child(name: str, settings: Settings, port: int, folder: Path) -> Child:
+    log = folder / "logs" / f"{name}.log"
+    log.unlink(missing_ok=True)
+    env = environment(settings.model_copy(update={"port": port}))
+    return Child(name, ["run", name], env, log, port=port)
+
+
+def _reserve(port: int, asked_for: bool) -> socket.socket:
+    """Bind ``port``, or any other where nobody asked for this one."""
+    try:
+        return listen(HOST, port)
+    except PortInUse:
+        if asked_for:
+            raise
+        return listen(HOST, 0)
+
+
+def _free_port() -> int:
+    with listen(HOST, 0) as listener:
+        port: int = listener.getsockname()[1]
+        return port
