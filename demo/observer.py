@@ -233,13 +233,13 @@ class Observer:
         states = self._states.poll(limit=10_000)
         with self._lock:
             for record in events:
-                partition = self._partitions[record.partition()]
+                partition = self._partitions[record.partition() or 0]
                 partition.sent += 1
                 partition.unconfirmed.append(record.timestamp()[1])
             for record in states:
                 value = record.value()
                 if record.key() == PARTITION_KEY and value is not None:
-                    self._partitions[record.partition()].totals = decode_totals(value)
+                    self._partitions[record.partition() or 0].totals = decode_totals(value)
             for record in self._articles.poll(limit=10_000):
                 if record.value() is not None:
                     self._published.add(record.key() or b"")

@@ -127,7 +127,9 @@ class Child:
         return lines[-1] if lines else f"see {self.log}"
 
     def _read_lines(self) -> None:
-        assert self._process is not None and self._process.stderr is not None and self._on_line is not None
+        assert self._process is not None
+        assert self._process.stderr is not None
+        assert self._on_line is not None
         with self.log.open("ab", buffering=0) as log:
             for line in self._process.stderr:
                 log.write(line)

@@ -161,7 +161,7 @@ class DemoRoom:
     def _make_figures(self) -> dict[str, Any]:
         now, now_ms = time.monotonic(), _now_ms()
         account = self._observer.account()
-        figures = {
+        figures: dict[str, Any] = {
             "at": now_ms,
             "users": self._observer.users,
             "account": {
@@ -185,10 +185,7 @@ class DemoRoom:
             "kill": self.recoveries[-1].figures() if self.recoveries else None,
         }
         if not self._history or now_ms - self._history[-1]["at"] >= 1000:
-            point = {"at": now_ms, "in_flight": account.in_flight}
-            self._history.append(
-                point | {"personal": self.judgement.ctr.personal, "popular": self.judgement.ctr.popular}
-            )
+            self._history.append({"at": now_ms, "in_flight": account.in_flight, **figures["ctr"]})
         return figures
 
     def _rate(self, now: float, sent: int) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Status:
         self._shown_at = now
         rows = _rows(figures())
         if self._live is None:
-            self.say("  ".join(f"{name} {value}" for name, value in rows if value))
+            self.say(" | ".join(f"{name} {value}" for name, value in rows))
             return
         table = Table.grid(padding=(0, 3))
         for name, value in rows:
@@ -58,34 +58,33 @@ class Status:
 
     def end(self, report: dict[str, Any]) -> None:
         """Print the figures of the whole run."""
-        latency = report["event_to_list_ms"]
-        publish = report["publish_to_list_ms"]
-        ctr = report["ctr"]
-        self.say(
-            f"{report['events_sent']:,} events sent = {report['events_folded']:,} folded + {report['waiting']:,} waiting"
-            f" + {report['duplicate']:,} duplicate + {report['dead_letters']:,} dead, lost {report['lost']:,}"
-        )
-        self.say(
-            f"{report['articles_published']:,} articles, {report['articles_embedded']:,} embedded; "
-            f"{report['lists_published']:,} lists; event to list {_latency(latency)}; publish to list {_latency(publish)}"
-        )
-        if ctr["personal"] is not None:
-            self.say(f"CTR personal {ctr['personal']:.2%}, popular {_percent(ctr['popular'])}")
+        names = ("events_folded", "waiting", "duplicate", "dead_letters")
+        parts = " + ".join(f"{report[name]:,} {name.removeprefix('events_').replace('_', ' ')}" for name in names)
+        self.say(f"{report['events_sent']:,} events sent = {parts}, lost {report['lost']:,}")
+        self.say(f"{report['articles_published']:,} articles, {report['articles_embedded']:,} embedded")
+        self.say(f"{report['lists_published']:,} lists")
+        self.say(f"event to list {_latency(report['event_to_list_ms'])}")
+        self.say(f"publish to list {_latency(report['publish_to_list_ms'])}")
+        if report["ctr"]["personal"] is not None:
+            self.say(f"CTR {_arms(report['ctr'])}")
 
 
 def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
-    account, rates, ctr = figures["account"], figures["rates"], figures["ctr"]
+    account, rates, articles = figures["account"], figures["rates"], figures["articles"]
     parts = " + ".join(f"{account[name]:,} {name}" for name in ("folded", "waiting", "duplicate", "dead"))
     kill = figures["kill"]
-    return [
-        ("events", f"{account['sent']:,} sent = {parts} + {account['in_flight']:,} in flight, lost {account['lost']:,}"),
+    rows = [
+        ("events", f"{account['sent']:,} = {parts} + {account['in_flight']:,} in flight, lost {account['lost']:,}"),
         ("rate", f"{rates['events_per_s']:,.0f} events/s, {rates['lists_per_s']:,.0f} lists/s"),
-        ("articles", f"{figures['articles']['published']:,} published, {figures['articles']['embedded']:,} embedded"),
+        ("articles", f"{articles['published']:,} published, {articles['embedded']:,} embedded"),
         ("event to list", _latency(figures["latency"]["event_to_list_ms"])),
         ("publish to list", _latency(figures["latency"]["publish_to_list_ms"])),
-        ("CTR", "" if ctr["personal"] is None else f"{_percent(ctr['personal'])} personal, {_percent(ctr['popular'])} popular"),
-        ("kill", "" if kill is None else f"{kill['phase']}, all accounted after {kill['accounted_s'] or 0:.1f} s"),
-    ]  # fmt: skip
+    ]
+    if figures["ctr"]["personal"] is not None:
+        rows.append(("CTR", _arms(figures["ctr"])))
+    if kill is not None:
+        rows.append(("last kill", f"{kill['phase']}, all accounted for after {kill['accounted_s'] or 0:.1f} s"))
+    return rows
 
 
 def _latency(figures: dict[str, Any]) -> str:
@@ -94,5 +93,5 @@ def _latency(figures: dict[str, Any]) -> str:
     return f"p50 {figures['p50']:,.0f} ms, p99 {figures['p99']:,.0f} ms"
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
+def _arms(figures: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {'–' if value is None else f'{value:.2%}'}" for name, value in figures.items())
