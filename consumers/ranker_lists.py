@@ -28,7 +28,7 @@ from encoders.decay import Decay
 from ranking.readers import ReaderTable
 from ranking.reasons import SOURCE_OF, reason_of
 from ranking.scoring import PARTS, Ranked, Weights, common_parts, concerned, rank
-from streams.table import TableReader
+from streams.table import read_to_end
 from streams.worker import Log
 
 PRIORITY = {"withdrawal": 0, "event": 1, "article": 2, "start": 3, "refresh": 4}
@@ -74,15 +74,12 @@ class RankerLists:
     def restore(self, committed: dict[int, int]) -> None:
         """Read users up to their committed offsets, and their present lists. Blocks."""
         partitions = list(committed)
-        users = TableReader(self._settings, self._topics.user_vectors, name="ranker.restore", partitions=partitions)
-        for message in users.catch_up():
+        name = "ranker.restore"
+        for message in read_to_end(self._settings, self._topics.user_vectors, name=name, partitions=partitions):
             if message.offset() < committed[message.partition()]:
                 self._put_user(message)
-        users.close()
-        lists = TableReader(self._settings, self._topics.recommendations, name="ranker.restore", partitions=partitions)
-        for message in lists.catch_up():
+        for message in read_to_end(self._settings, self._topics.recommendations, name=name, partitions=partitions):
             self._put_list(message)
-        lists.close()
         self._owned.update(partitions)
         Log("ranker").info("restored", partitions=len(partitions), users=len(self._readers))
 

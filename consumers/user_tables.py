@@ -21,7 +21,7 @@ from encoders.articles import ArticleTable
 from encoders.decay import Decay
 from encoders.fold import FOLDED_KINDS, Arrival, Fold, FoldLimits
 from encoders.user_state import PartitionState, UserState
-from streams.table import TableReader
+from streams.table import read_to_end
 from streams.worker import Log
 
 RESTORED = Counter("stoppress_restored_records_total", "Changelog records read to restore tables", ["worker"])
@@ -80,11 +80,9 @@ class UserTables:
         restored = {p: PartitionState(p) for p in committed}
         read = 0
         for topic, apply in ((self._topics.user_vectors, _apply_user), (self._topics.article_stats, _apply_stats)):
-            reader = TableReader(self._settings, topic, name="users.restore", partitions=list(committed))
-            for message in reader.catch_up():
+            for message in read_to_end(self._settings, topic, name="users.restore", partitions=list(committed)):
                 apply(restored[message.partition()], message)
                 read += 1
-            reader.close()
         self._partitions |= restored
         for state in restored.values():
             self._unsettled |= state.waiting_for.keys() | state.stats.keys()

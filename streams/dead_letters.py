@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from contract.errors import BadRecord
 from contract.settings import Settings
 from streams.clients import make_consumer, make_producer
-from streams.table import TableReader
+from streams.table import read_to_end
 
 DEAD_LETTERS = Counter(
     "stoppress_dead_letters_total", "Records that could not be used, by worker and reason", ["worker", "reason"]
@@ -64,11 +64,7 @@ def read(message: Message) -> DeadLetter:
 
 def letters(settings: Settings, topic: str) -> Iterator[DeadLetter]:
     """Yield all dead letters that there are now, partition by partition."""
-    reader = TableReader(settings, topic, name="dead-letters")
-    try:
-        yield from map(read, reader.catch_up())
-    finally:
-        reader.close()
+    yield from map(read, read_to_end(settings, topic, name="dead-letters"))
 
 
 def requeue(settings: Settings, topic: str, reason: str) -> int:
@@ -85,11 +81,8 @@ def requeue(settings: Settings, topic: str, reason: str) -> int:
     try:
         partitions = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 30).topics[topic].partitions]
         done = {tp.partition: max(tp.offset, 0) for tp in consumer.committed(partitions, 30)}
-        reader = TableReader(settings, topic, name=name)
-        records = list(reader.catch_up())
-        reader.close()
         producer.begin_transaction()
-        for message in records:
+        for message in read_to_end(settings, topic, name=name):
             if message.offset() < done[message.partition()]:
                 continue
             done[message.partition()] = message.offset() + 1

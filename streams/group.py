@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import OffsetSpec
 from prometheus_client import Counter, Gauge
 
 from contract.errors import Fenced
 from contract.settings import Settings
 from streams.clients import make_admin, make_consumer
-from streams.table import end_offsets
+from streams.table import end_offsets, first_offsets
 from streams.worker import Identity, Log, Stop
 
 REBALANCES = Counter("stoppress_rebalances_total", "Assignments by how they came about", ["worker", "kind"])
@@ -116,6 +115,8 @@ class GroupInput:
                 "max.poll.interval.ms": max(900_000, settings.session_timeout_ms),
             },
         )
+        # With its metadata at hand, the first join need not be repeated.
+        patiently(stop, self._log, "metadata", lambda: self._consumer.list_topics(topic, 5))
         self._consumer.subscribe(
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -218,9 +219,9 @@ class GroupInput:
         committed = {tp.partition: tp.offset for tp in answers if tp.offset >= 0}
         fresh = [p for p in partitions if p not in committed]
         if fresh:
-            wanted = {TopicPartition(self.topic, p): OffsetSpec.earliest() for p in fresh}
-            for tp, answer in self._admin.list_offsets(wanted).items():
-                committed[tp.partition] = patiently(self._stop, self._log, "first", answer.result).offset
+            committed |= patiently(
+                self._stop, self._log, "first", lambda: first_offsets(self._admin, self.topic, fresh)
+            )
         return committed
 
     def _fingerprints(self, partitions: list[int]) -> dict[int, tuple[int, ...]]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -20,11 +19,33 @@ from contract.settings import Settings
 from streams.clients import make_admin, make_consumer
 
 
-def end_offsets(admin: AdminClient, topic: str, partitions: Iterable[int], seconds: float = 30.0) -> dict[int, int]:
+def end_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
     """Return the high watermark of each partition, records of open transactions included."""
-    wanted = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}
-    answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=seconds)
+    return _list_offsets(admin, topic, partitions, OffsetSpec.latest())
+
+
+def first_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Return the first offset of each partition."""
+    return _list_offsets(admin, topic, partitions, OffsetSpec.earliest())
+
+
+def _list_offsets(admin: AdminClient, topic: str, partitions: Iterable[int], which: OffsetSpec) -> dict[int, int]:
+    # A client that does not know the topic's leaders yet may take seconds to find them by itself.
+    admin.list_topics(topic, timeout=30)
+    wanted = {TopicPartition(topic, partition): which for partition in partitions}
+    answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=30.0)
     return {asked.partition: answer.result().offset for asked, answer in answers.items()}
+
+
+def read_to_end(
+    settings: Settings, topic: str, *, name: str, partitions: Sequence[int] | None = None
+) -> Iterator[Message]:
+    """Yield all records that are committed now; blocks meanwhile."""
+    reader = TableReader(settings, topic, name=name, partitions=partitions, fetch_wait_ms=10)
+    try:
+        yield from reader.catch_up()
+    finally:
+        reader.close()
 
 
 class TableReader:
@@ -34,16 +55,25 @@ class TableReader:
     """
 
     def __init__(
-        self, settings: Settings, topic: str, *, name: str, partitions: Sequence[int] | None = None
+        self,
+        settings: Settings,
+        topic: str,
+        *,
+        name: str,
+        partitions: Sequence[int] | None = None,
+        fetch_wait_ms: int = 100,
     ) -> None:
         self.topic = topic
         self._admin = make_admin(settings)
+        self._consumer = make_consumer(
+            settings, name=name, extra={"enable.partition.eof": True, "fetch.wait.max.ms": fetch_wait_ms}
+        )
+        metadata = self._consumer.list_topics(topic, timeout=30).topics[topic]
         if partitions is None:
-            metadata = self._admin.list_topics(topic, timeout=30).topics[topic]
             partitions = sorted(metadata.partitions)
-        self._consumer = make_consumer(settings, name=name, extra={"enable.partition.eof": True})
-        self._next = dict.fromkeys(partitions, OFFSET_BEGINNING)
-        self._behind: dict[int, int] = dict.fromkeys(partitions, -1)
+        # By number: asking the consumer itself for the beginning costs it half a second.
+        self._next = first_offsets(self._admin, topic, partitions)
+        self._behind: dict[int, int] = {}
         self._aim()
 
     @property
@@ -73,11 +103,13 @@ class TableReader:
         return records
 
     def catch_up(self, seconds: float = 300.0) -> Iterator[Message]:
-        """Yield records until the ends at the moment of the call are reached; blocks meanwhile.
+        """Yield records until the ends are reached as they were when this reader was made, or, where
+        they had been reached, as they are now; blocks meanwhile.
 
         Raises :class:`StoppressError` where that takes longer than ``seconds``.
         """
-        self._aim()
+        if self.caught_up:
+            self._aim()
         deadline = time.monotonic() + seconds
         while self._behind:
             yield from self.poll(0.1, limit=1000)
