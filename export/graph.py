@@ -88,7 +88,8 @@ def write_onnx(model: SentenceModel, path: Path) -> None:
     """
     input_ids = torch.tensor([[101, 2739, 102, 0], [101, 2739, 2651, 102]])
     axes = {0: "batch", 1: "sequence"}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for chatty in ("torch.onnx", "torch.utils.flop_counter"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
