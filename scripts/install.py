@@ -26,13 +26,15 @@ def main(venv: str, size: str, *locks: str) -> None:
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"]
     quiet = [] if sys.stdout.isatty() else ["-q"]
     _run([*pip, *quiet, "--require-hashes", *(word for lock in locks for word in ("-r", lock))])
-    _run([*pip, "-q", "--no-build-isolation", "-e", "."])
+    _run([*pip, "--no-build-isolation", "-e", "."], only_failure=True)
     Path(venv, "installed").touch()
     print(f"{venv} is ready after {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _run(command: list[str]) -> None:
-    if subprocess.call(command) != 0:
+def _run(command: list[str], only_failure: bool = False) -> None:
+    done = subprocess.run(command, capture_output=only_failure, text=True, check=False)
+    if done.returncode != 0:
+        print(done.stdout or "", done.stderr or "", file=sys.stderr)
         sys.exit("failed: " + " ".join(command))
 
 
