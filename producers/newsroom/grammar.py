@@ -55,7 +55,7 @@ DEVELOPMENTS: dict[str, tuple[float, tuple[str, ...]]] = {
     "hope": (
         0.09,
         (
-            "{Hope}, say friends of {org}",
+            "{Hope}: optimism at {org}",
             "{Person}: why {hope}",
             "Relief in {place}: {hope}",
             "After {few} difficult weeks, good news about {subject}",
