@@ -132,6 +132,32 @@ def run_feed(context: typer.Context, port: Port = None) -> None:
     feed.run(settings, topics, stop)
 
 
+@app.command("demo")
+def demo(
+    context: typer.Context,
+    seconds: Annotated[float | None, typer.Option(help="end by itself after this long")] = None,
+    replay: Annotated[tuple[str, Path] | None, typer.Option(help="FORMAT DIR: real impressions, sped up")] = None,
+    report: Annotated[Path | None, typer.Option(help="write the figures as JSON")] = None,
+    users: Annotated[int, typer.Option(min=1)] = 2000,
+    articles: Annotated[int, typer.Option(min=1, help="how many are fresh at the start")] = 1000,
+    clicks_per_second: Annotated[float, typer.Option(min=0)] = 500.0,
+) -> None:
+    """Everything on this machine: broker, workers, a simulated newsroom with its readers, and a page."""
+    from demo.supervisor import run_demo
+    from streams.worker import Stop, set_up_logging
+
+    settings = _settings(context)
+    set_up_logging("warning")
+    source = ["produce", "simulate", "--progress", f"--users={users}", f"--archive={articles}",
+              f"--clicks-per-second={clicks_per_second}"]  # fmt: skip
+    if replay is not None:
+        source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1])]
+    code = run_demo(
+        settings, lambda s: _model(s)[0], Stop.on_signals(), source=source, seconds=seconds, report=report
+    )
+    raise typer.Exit(code)
+
+
 @topics_app.command("create")
 def topics_create(
     context: typer.Context,
