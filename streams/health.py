@@ -11,6 +11,7 @@ from typing import Self
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 from contract.errors import PortInUse
+from streams.worker import Log
 
 READY = Gauge("stoppress_ready", "1 once the worker is assigned and restored, else 0")
 STUCK_AFTER_SECONDS = 60.0
@@ -44,13 +45,16 @@ class HealthServer:
             self._server = ThreadingHTTPServer((host, port), Handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}; set --port or STOPPRESS_PORT") from None
+                raise PortInUse(
+                    f"cannot listen on {host}:{port}: {error.strerror}; set --port or STOPPRESS_PORT"
+                ) from None
             raise PortInUse(f"{host}:{port} is in use by another process; choose another with --port") from None
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
         READY.set(0)
+        Log("health").info("listening", address=f"http://{host}:{self.port}")
 
     def ready(self, ready: bool) -> None:
         """Say whether /readyz is to answer 200."""
