@@ -7,7 +7,7 @@ an older reader understands a newer writer and the other way round. What does no
     null_value         no value where one is needed
     invalid_utf8       key or value is not UTF-8
     not_json           the value is not JSON
-    wrong_shape        a field is missing or has the wrong type
+    wrong_shape        a field is missing, has the wrong type or a value that cannot be
     unknown_kind       an event of a kind that the contract does not know
     bad_id             an id is empty, longer than 256 bytes, or begins with ``~``
     key_mismatch       the record's key is not the id inside
@@ -16,13 +16,15 @@ an older reader understands a newer writer and the other way round. What does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
+from msgspec import Meta
 
 from contract.errors import BadRecord
 
 MAX_ID_BYTES = 256
+LAST_TIME = 253_402_300_799_999
 POPULAR = "~popular"
 
 Kind = Literal[
@@ -35,87 +37,97 @@ KINDS: tuple[str, ...] = get_args(Kind)
 PLACEMENTS: tuple[str, ...] = get_args(Placement)
 ARTICLE_KINDS = frozenset({"click", "dwell", "like", "dislike", "share"})
 
+Id = Annotated[
+    str,
+    Meta(
+        description="1 to 256 bytes of UTF-8, not beginning with `~`.",
+        extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES, "pattern": "^[^~]"},
+    ),
+]
+# Past the year 9999 it was not in milliseconds, and the records of the inner topics hold 64 bits.
+Time = Annotated[int, Meta(ge=0, le=LAST_TIME, description="Epoch milliseconds, UTC.")]
+
 
 class Article(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A published article, key ``article_id``; a null value in its place withdraws it."""
 
-    article_id: str
+    article_id: Id
     title: str
-    published_at: int
+    published_at: Annotated[Time, Meta(description="Epoch milliseconds, UTC; it is in no list before.")]
     abstract: str = ""
     body: str = ""
     url: str = ""
     image_url: str = ""
     category: str = ""
     tags: list[str] = []
-    entities: list[str] = []
+    entities: Annotated[list[str], Meta(description="People, places, organisations it is about.")] = []
     authors: list[str] = []
-    source: str = ""
+    source: Annotated[str, Meta(description="The agency, desk or site that it comes from.")] = ""
     language: str = ""
-    expires_at: int | None = None
-    placement: Placement = "auto"
-    attributes: dict[str, Any] = {}
+    expires_at: Annotated[Time | None, Meta(description="When it leaves all lists; null: by age alone.")] = None
+    placement: Annotated[Placement, Meta(description="An editor's wish; `held` keeps it out of all lists.")] = "auto"
+    attributes: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
 
 
 class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One item of an impression, as the list that showed it gave it."""
 
-    article_id: str
-    position: int | None = None
+    article_id: Id
+    position: Annotated[int | None, Meta(description="Place in the list, the first is 0.")] = None
     reason: str = ""
     source: str = ""
-    propensity: float | None = None
+    propensity: Annotated[float | None, Meta(description="Probability with which it was shown there.")] = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something a user did, key ``user_id``. An empty ``event_id`` is never a duplicate."""
 
-    user_id: str
+    user_id: Id
     kind: Kind
-    at: int
-    event_id: str = ""
-    article_id: str = ""
-    shown: list[ShownItem] = []
-    events: list[dict[str, Any]] = []
-    target: str = ""
-    dwell_ms: int | None = None
-    list_id: str = ""
-    position: int | None = None
+    at: Annotated[int, Meta(ge=0, description="Epoch milliseconds, UTC; never later than the record's timestamp.")]
+    event_id: Annotated[str, Meta(description="Makes the event count once where it is sent again.")] = ""
+    article_id: Annotated[str, Meta(description="Of a click, dwell, like, dislike or share.")] = ""
+    shown: Annotated[list[ShownItem], Meta(description="Of an impression: the items seen.")] = []
+    events: Annotated[list[dict[str, Any]], Meta(description="Of an absorb: the events carried over.")] = []
+    target: Annotated[str, Meta(description="Of a follow, mute or merge: entity, author, category or user.")] = ""
+    dwell_ms: Annotated[int | None, Meta(description="Of a dwell: the milliseconds spent reading.")] = None
+    list_id: Annotated[str, Meta(description="The list in which it happened.")] = ""
+    position: Annotated[int | None, Meta(description="Place in that list, the first is 0.")] = None
     reason: str = ""
     source: str = ""
     session_id: str = ""
-    context: dict[str, Any] = {}
+    context: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """The oldest record that asked for this list; ``at`` is its Kafka timestamp."""
 
     kind: CauseKind
-    id: str
-    at: int
+    id: Annotated[str, Meta(description="The event_id or article_id, where there is one.")]
+    at: Annotated[int, Meta(description="Epoch milliseconds, UTC.")]
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One place of a list. ``parts`` are the score's parts by name, where ``explain`` is set."""
 
-    article_id: str
+    article_id: Id
     score: float
-    reason: str
-    source: str
-    propensity: float | None = None
+    reason: Annotated[str, Meta(description="Why it is here: the part that carried its score.")]
+    source: Annotated[str, Meta(description="How it became a candidate.")]
+    propensity: Annotated[float | None, Meta(description="Probability with which it was put here.")] = None
     parts: dict[str, float] = {}
 
 
 class List(msgspec.Struct, frozen=True, kw_only=True):
     """A user's recommendations, best first; headlines are joined from ``articles`` when read."""
 
-    user_id: str
+    user_id: Annotated[str, Meta(description="The record's key: a user, or a reserved key such as `~popular`.")]
     list_id: str
-    generated_at: int
+    generated_at: Annotated[int, Meta(description="Epoch milliseconds, UTC.")]
     cause: Cause
-    generation: str
+    generation: Annotated[str, Meta(description="Names the encoder and interest model that made it.")]
     items: list[Item]
-    fallback: bool = False
+    fallback: Annotated[bool, Meta(description="Whether nothing is known of the user yet.")] = False
 
 
 Message = TypeVar("Message", Article, Event, List)
@@ -131,19 +143,19 @@ def decode(message: type[Message], value: bytes | None) -> Message:
     if value is None:
         raise BadRecord("null_value", f"the value is null; send a JSON {message.__name__}")
     try:
-        decoded: Message = _decoders[message].decode(value)
+        text = value.decode()  # msgspec looks only at the fields it knows
+    except UnicodeDecodeError as error:
+        raise BadRecord("invalid_utf8", f"{message.__name__}: {error}") from None
+    try:
+        decoded: Message = _decoders[message].decode(text)
         return decoded
     except msgspec.ValidationError as error:
         reason = "unknown_kind" if "`$.kind`" in str(error) and "enum" in str(error) else "wrong_shape"
         raise BadRecord(reason, f"{message.__name__}: {error}") from None
     except msgspec.DecodeError as error:
-        try:
-            value.decode()
-        except UnicodeDecodeError as utf8:
-            raise BadRecord("invalid_utf8", f"{message.__name__}: {utf8}") from None
         raise BadRecord("not_json", f"{message.__name__}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise BadRecord("invalid_utf8", f"{message.__name__}: {error}") from None
+    except RecursionError:
+        raise BadRecord("wrong_shape", f"{message.__name__}: arrays or objects are nested too deeply") from None
 
 
 def check_id(name: str, value: str) -> None:
@@ -177,8 +189,6 @@ def decode_article(key: bytes | None, value: bytes | None) -> Article | None:
         raise BadRecord("key_mismatch", f"key {article_id!r} is not the article_id {article.article_id!r} inside")
     if not article.title.strip() and not article.abstract.strip() and not article.body.strip():
         raise BadRecord("wrong_shape", "Article: title, abstract and body are all empty; give at least a title")
-    if article.published_at < 0 or (article.expires_at or 0) < 0:
-        raise BadRecord("wrong_shape", "Article: published_at and expires_at are epoch milliseconds, not negative")
     return article
 
 
@@ -189,8 +199,6 @@ def decode_event(key: bytes | None, value: bytes | None) -> Event:
     if event.user_id != user_id:
         raise BadRecord("key_mismatch", f"key {user_id!r} is not the user_id {event.user_id!r} inside")
     check_id("user_id", user_id)
-    if event.at < 0:
-        raise BadRecord("wrong_shape", "Event: at is in epoch milliseconds and cannot be negative")
     if event.event_id:
         check_id("event_id", event.event_id)
     if event.kind in ARTICLE_KINDS:

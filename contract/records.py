@@ -13,7 +13,8 @@ All numbers are little-endian.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -120,6 +121,8 @@ class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int = VERSION
 
 
+Record = TypeVar("Record", ArticleMeta, Windows, PartitionTotals, ArticleStats)
+
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_meta = msgspec.msgpack.Decoder(ArticleMeta).decode
 _unpack_windows = msgspec.msgpack.Decoder(Windows).decode
@@ -137,12 +140,8 @@ def encode_article(record: ArticleRecord) -> bytes:
 
 def decode_article(value: bytes) -> ArticleRecord:
     """Inverse of :func:`encode_article`. Raises :class:`UnreadableState`."""
-    size, times, rest = _open(_ARTICLE_HEAD, b"AV", value)
-    vector = np.frombuffer(value, "<f4", size, _ARTICLE_HEAD.size)
-    try:
-        return ArticleRecord(vector, *times, _unpack_meta(rest))
-    except msgspec.MsgspecError as error:
-        raise UnreadableState(f"article vector: {error}") from None
+    vector, (published_at, expires_at, cause_at), rest = _open(_ARTICLE_HEAD, b"AV", value)
+    return ArticleRecord(vector, published_at, expires_at, cause_at, _unpacked(_unpack_meta, rest))
 
 
 def encode_user(record: UserRecord) -> bytes:
@@ -156,12 +155,12 @@ def encode_user(record: UserRecord) -> bytes:
 
 def decode_user(value: bytes) -> UserRecord:
     """Inverse of :func:`encode_user`. Raises :class:`UnreadableState`."""
-    size, numbers, rest = _open(_USER_HEAD, b"UV", value)
-    vector = np.frombuffer(value, "<f4", size, _USER_HEAD.size)
-    try:
-        return UserRecord(vector, *numbers, _unpack_windows(rest))
-    except msgspec.MsgspecError as error:
-        raise UnreadableState(f"user state: {error}") from None
+    vector, (last_offset, folded, hash_sum, at, timestamp), rest = _open(_USER_HEAD, b"UV", value)
+    windows = _unpacked(_unpack_windows, rest)
+    hashes = (windows.read, windows.seen, windows.shown)
+    if any(len(window) % 8 for window in hashes) or len(windows.shown) != 8 * len(windows.shown_counts):
+        raise UnreadableState("a UV record has windows that are no 64-bit hashes, or not one count for each shown")
+    return UserRecord(vector, last_offset, folded, hash_sum, at, timestamp, windows)
 
 
 def encode_plain(record: PartitionTotals | ArticleStats) -> bytes:
@@ -171,24 +170,26 @@ def encode_plain(record: PartitionTotals | ArticleStats) -> bytes:
 
 def decode_totals(value: bytes) -> PartitionTotals:
     """Return a partition's totals. Raises :class:`UnreadableState`."""
-    return _checked(_unpack_totals, value)
+    totals = _unpacked(_unpack_totals, value)
+    _check_version(totals.version)
+    return totals
 
 
 def decode_stats(value: bytes) -> ArticleStats:
     """Return an article's statistics. Raises :class:`UnreadableState`."""
-    return _checked(_unpack_stats, value)
+    stats = _unpacked(_unpack_stats, value)
+    _check_version(stats.version)
+    return stats
 
 
-def _checked(unpack: Any, value: bytes) -> Any:
+def _unpacked(unpack: Callable[[bytes], Record], value: bytes) -> Record:
     try:
-        record = unpack(value)
-    except msgspec.MsgspecError as error:
-        raise UnreadableState(f"state record: {error}") from None
-    _check_version(record.version)
-    return record
+        return unpack(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableState(f"a state record is damaged: {error}") from None
 
 
-def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[int, tuple[int, ...], bytes]:
+def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[NDArray[np.float32], tuple[int, ...], bytes]:
     if len(value) < head.size or value[:2] != magic:
         raise UnreadableState(f"not a {magic.decode()} record: {value[:16]!r}")
     _, version, size, *numbers = head.unpack_from(value)
@@ -196,7 +197,7 @@ def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[int, tuple[i
     end = head.size + 4 * size
     if len(value) <= end:
         raise UnreadableState(f"a {magic.decode()} record of {len(value)} bytes is cut short")
-    return size, tuple(numbers), value[end:]
+    return np.frombuffer(value, "<f4", size, head.size), tuple(numbers), value[end:]
 
 
 def _check_version(version: int) -> None:
