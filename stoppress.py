@@ -1,11 +1,10 @@
 """The command line: every way to start something. Wires the rooms together, holds no logic.
 
-    0 done    1 failed    2 wrong usage or settings
+0 done    1 failed    2 wrong usage or settings
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -152,9 +151,7 @@ def demo(
               f"--clicks-per-second={clicks_per_second}"]  # fmt: skip
     if replay is not None:
         source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1])]
-    code = run_demo(
-        settings, lambda s: _model(s)[0], Stop.on_signals(), source=source, seconds=seconds, report=report
-    )
+    code = run_demo(settings, lambda s: _model(s)[0], Stop.on_signals(), source=source, seconds=seconds, report=report)
     raise typer.Exit(code)
 
 
@@ -171,7 +168,9 @@ def topics_create(
     for line in lines:
         typer.echo(line)
     if any(line.startswith("differs") for line in lines):
-        typer.echo("nothing that was there was changed; `stoppress topics create --alter` changes settings, never counts")
+        typer.echo(
+            "nothing that was there was changed; `stoppress topics create --alter` changes settings, never counts"
+        )
         raise typer.Exit(1)
 
 
@@ -282,7 +281,9 @@ def main() -> None:
         print(f"stoppress: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        print(f"stoppress: the package {error.name!r} is missing; install the extra that has it (README)", file=sys.stderr)
+        print(
+            f"stoppress: the package {error.name!r} is missing; install the extra that has it (README)", file=sys.stderr
+        )
         sys.exit(SetupError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from confluent_kafka import Message
 from prometheus_client import Gauge
 
 from contract.errors import UnreadableState
 from contract.records import decode_article
 from contract.settings import Settings
 from encoders.articles import ArticleTable
+from streams.record import Record, text_key
 from streams.table import TableReader
 
 ARTICLES = Gauge("stoppress_articles", "Articles that have a vector here", ["worker"])
@@ -46,23 +46,23 @@ class ArticleView:
     def close(self) -> None:
         self._reader.close()
 
-    def _apply(self, records: Iterable[Message]) -> list[ArticleChange]:
-        changes = [self._apply_one(message) for message in records]
+    def _apply(self, records: Iterable[Record]) -> list[ArticleChange]:
+        changes = [self._apply_one(record) for record in records]
         if changes:
             ARTICLES.labels(self._name).set(len(self.table))
         return changes
 
-    def _apply_one(self, message: Message) -> ArticleChange:
-        article_id = message.key().decode()
-        value = message.value()
+    def _apply_one(self, record: Record) -> ArticleChange:
+        article_id = text_key(record)
+        value = record.value()
         if value is None:
             self.table.withdraw(article_id)
-            at = dict(message.headers() or []).get(CAUSE_HEADER)
-            return ArticleChange(article_id, None, int(at) if at else message.timestamp()[1])
-        record = decode_article(value)
-        if len(record.vector) != self.table.dims:
+            at = dict(record.headers() or []).get(CAUSE_HEADER)
+            return ArticleChange(article_id, None, int(at) if at else record.timestamp()[1])
+        article = decode_article(value)
+        if len(article.vector) != self.table.dims:
             raise UnreadableState(
-                f"{message.topic()} has a vector of {len(record.vector)} numbers where this generation has "
+                f"{record.topic()} has a vector of {len(article.vector)} numbers where this generation has "
                 f"{self.table.dims}; something else than the articles worker wrote it"
             )
-        return ArticleChange(article_id, self.table.put(article_id, record), record.cause_at)
+        return ArticleChange(article_id, self.table.put(article_id, article), article.cause_at)

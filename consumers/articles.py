@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from confluent_kafka import Message
 from prometheus_client import Counter, Histogram
 
 from consumers.article_view import CAUSE_HEADER
@@ -18,12 +17,15 @@ from encoders.text import TextEncoder, article_text
 from streams.dead_letters import headers_of
 from streams.group import GroupInput, Stopped
 from streams.health import HealthServer
+from streams.record import Record
 from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Log, Stop
 
 NAME = "articles"
 ARTICLES = Counter("stoppress_article_records_total", "Records of articles by outcome", ["outcome"])
-BATCH = Histogram("stoppress_encoder_batch_articles", "Articles in a micro-batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCH = Histogram(
+    "stoppress_encoder_batch_articles", "Articles in a micro-batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+)
 ENCODE_SECONDS = Histogram(
     "stoppress_encoder_seconds", "Tokenising and running one micro-batch",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
@@ -82,10 +84,10 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
         source.close()
 
 
-Decoded = list[tuple[Message, Article | None]]
+Decoded = list[tuple[Record, Article | None]]
 
 
-def _decode(records: Sequence[Message]) -> tuple[Decoded, list[tuple[Message, BadRecord]]]:
+def _decode(records: Sequence[Record]) -> tuple[Decoded, list[tuple[Record, BadRecord]]]:
     articles: Decoded = []
     bad = []
     for message in records:
@@ -93,7 +95,9 @@ def _decode(records: Sequence[Message]) -> tuple[Decoded, list[tuple[Message, Ba
             articles.append((message, decode_article(message.key(), message.value())))
         except BadRecord as error:
             bad.append((message, error))
-            Log(NAME).warning("dead_letter", reason=error.reason, partition=message.partition(), offset=message.offset())
+            Log(NAME).warning(
+                "dead_letter", reason=error.reason, partition=message.partition(), offset=message.offset()
+            )
     return articles, bad
 
 
@@ -121,7 +125,7 @@ def _record(article: Article, vector: object, cause_at: int) -> ArticleRecord:
 
 
 def _send(
-    output: TransactionalOutput, topic: str, message: Message, article: Article | None, value: bytes | None
+    output: TransactionalOutput, topic: str, message: Record, article: Article | None, value: bytes | None
 ) -> None:
     cause = [(CAUSE_HEADER, str(message.timestamp()[1]).encode())] if article is None else None
     output.send(topic, message.key(), value, message.partition(), cause)

@@ -20,6 +20,7 @@ from encoders.fold import STATS_HALF_LIFE_MS
 from ranking.popularity import Popularity
 from streams.group import GroupInput, Stopped
 from streams.health import HealthServer
+from streams.record import Record, text_key
 from streams.table import TableReader
 from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Stop
@@ -49,8 +50,8 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
     fresh = FreshArticles(settings, articles.table, popularity)
     lists = RankerLists(settings, topics, model, fresh)
     restored = articles.catch_up()
-    for message in stats.catch_up():
-        _count_in(popularity, message)
+    for record in stats.catch_up():
+        _count_in(popularity, record)
     lists.take_articles(restored, _now_ms())
     changelogs = [topics.recommendations]
     try:
@@ -65,8 +66,8 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
             # 1. Consume changed users, new articles and statistics.
             records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
             health.ready(bool(source.assigned))
-            for message in stats.poll(limit=20_000):
-                _count_in(popularity, message)
+            for record in stats.poll(limit=20_000):
+                _count_in(popularity, record)
             # 2. Find whose list is due, and rank.
             now = _now_ms()
             lists.take_users(records, now)
@@ -105,10 +106,9 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _count_in(popularity: Popularity, message: object) -> None:
-    value = message.value()  # type: ignore[attr-defined]
-    stats = None if value is None else decode_stats(value)
-    popularity.put(message.partition(), message.key().decode(), stats)  # type: ignore[attr-defined]
+def _count_in(popularity: Popularity, record: Record) -> None:
+    value = record.value()
+    popularity.put(record.partition(), text_key(record), None if value is None else decode_stats(value))
 
 
 def _count(publications: Sequence[Publication], lists: RankerLists, fresh: FreshArticles) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from confluent_kafka import Message
 
 from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import FreshArticles
@@ -28,6 +27,7 @@ from encoders.decay import Decay
 from ranking.readers import ReaderTable
 from ranking.reasons import SOURCE_OF, reason_of
 from ranking.scoring import PARTS, Ranked, Weights, common_parts, concerned, rank
+from streams.record import Record, text_key
 from streams.table import read_to_end
 from streams.worker import Log
 
@@ -75,11 +75,11 @@ class RankerLists:
         """Read users up to their committed offsets, and their present lists. Blocks."""
         partitions = list(committed)
         name = "ranker.restore"
-        for message in read_to_end(self._settings, self._topics.user_vectors, name=name, partitions=partitions):
-            if message.offset() < committed[message.partition()]:
-                self._put_user(message)
-        for message in read_to_end(self._settings, self._topics.recommendations, name=name, partitions=partitions):
-            self._put_list(message)
+        for record in read_to_end(self._settings, self._topics.user_vectors, name=name, partitions=partitions):
+            if record.offset() < committed[record.partition()]:
+                self._put_user(record)
+        for record in read_to_end(self._settings, self._topics.recommendations, name=name, partitions=partitions):
+            self._put_list(record)
         self._owned.update(partitions)
         Log("ranker").info("restored", partitions=len(partitions), users=len(self._readers))
 
@@ -90,12 +90,12 @@ class RankerLists:
         self._pending = {u: cause for u, cause in self._pending.items() if self._readers.row(u) is not None}
         self._forgotten = {u: p for u, p in self._forgotten.items() if p not in gone}
 
-    def take_users(self, records: Iterable[Message], now_ms: int) -> None:
+    def take_users(self, records: Iterable[Record], now_ms: int) -> None:
         """Take in changed user states; a cause in them makes the list due."""
-        for message in records:
-            cause = self._put_user(message, now_ms)
+        for record in records:
+            cause = self._put_user(record, now_ms)
             if cause is not None:
-                self._due(message.key().decode(), cause)
+                self._due(text_key(record), cause)
 
     def take_articles(self, changes: Sequence[ArticleChange], now_ms: int) -> None:
         """Find the users whom publications and withdrawals concern."""
@@ -135,43 +135,42 @@ class RankerLists:
             readers = self._readers.readers(rows)
             ranked = rank(readers, catalogue, self._weights, self._settings.list_length, now_ms)
             self._readers.note(rows, ranked, now_ms)
-            cold = ~readers.queries.any(axis=(1, 2))
+            cold = np.logical_not(readers.queries.any(axis=(1, 2))).tolist()
             for i, (row, cause) in enumerate(part):
                 hashes = np.where(ranked.places[i] >= 0, catalogue.hashes[ranked.places[i]], 0) if catalogue.ids else 0
                 if not np.array_equal(self._readers.listed[row], np.broadcast_to(hashes, self._settings.list_length)):
                     self._readers.listed[row] = hashes
                     user_id = self._readers.ids[row]
-                    result = self._list(user_id, ranked, i, cause, now_ms, fallback=bool(cold[i]))
+                    result = self._list(user_id, ranked, i, cause, now_ms, fallback=cold[i])
                     yield Publication(user_id, int(self._readers.partition[row]), result)
 
-    def _put_user(self, message: Message, now_ms: int = 0) -> Cause | None:
-        key, value = message.key(), message.value()
-        if key == PARTITION_KEY:
+    def _put_user(self, record: Record, now_ms: int = 0) -> Cause | None:
+        if record.key() == PARTITION_KEY:
             return None
-        user_id = key.decode()
+        user_id, value = text_key(record), record.value()
         if value is None:
             self._pending.pop(user_id, None)
             if self._readers.drop(user_id) and now_ms:
-                self._forgotten[user_id] = message.partition()
+                self._forgotten[user_id] = record.partition()
             return None
         self._forgotten.pop(user_id, None)
-        record = decode_user(value)
+        user = decode_user(value)
         known = self._readers.row(user_id) is not None
-        row = self._readers.put(user_id, message.partition(), record, self._model.query(record.vector[None])[0])
+        row = self._readers.put(user_id, record.partition(), user, self._model.query(user.vector[None])[0])
         if not known:
             self._readers.ranked_at[row] = now_ms
-        return record.windows.cause
+        return user.windows.cause
 
-    def _put_list(self, message: Message) -> None:
-        user_id = message.key().decode()
-        if message.value() is None:
+    def _put_list(self, record: Record) -> None:
+        user_id = text_key(record)
+        if record.value() is None:
             return
         try:
-            items = decode(List, message.value()).items
+            items = decode(List, record.value()).items
         except BadRecord:
             return
         if user_id == POPULAR:
-            row = self._readers.add(POPULAR, message.partition())
+            row = self._readers.add(POPULAR, record.partition())
         else:
             present = self._readers.row(user_id)
             if present is None:

@@ -7,20 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import Message
 from prometheus_client import Counter, Gauge
 
 from consumers.article_view import ArticleChange
 from contract.errors import BadRecord
 from contract.messages import decode_event
 from contract.murmur2 import partition_of
-from contract.records import PARTITION_KEY, decode_stats, decode_totals, decode_user
+from contract.records import PARTITION_KEY, PartitionTotals, decode_stats, decode_totals, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import ArticleTable
 from encoders.decay import Decay
 from encoders.fold import FOLDED_KINDS, Arrival, Fold, FoldLimits
 from encoders.user_state import PartitionState, UserState
+from streams.record import Record, text_key
 from streams.table import read_to_end
 from streams.worker import Log
 
@@ -34,7 +34,7 @@ class Batch:
     """Staged folds by partition, the records that could not be used, and the totals before."""
 
     folds: dict[int, Fold] = field(default_factory=dict)
-    bad: list[tuple[Message, BadRecord]] = field(default_factory=list)
+    bad: list[tuple[Record, BadRecord]] = field(default_factory=list)
     before: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
     @property
@@ -45,9 +45,7 @@ class Batch:
         """By how much each total of an outcome grew."""
         grown = dict.fromkeys(("folded", "waiting", "duplicate", "dead"), 0)
         for partition, fold in self.folds.items():
-            for (outcome, _), before, now in zip(
-                grown.items(), self.before[partition], _totals(fold), strict=True
-            ):
+            for (outcome, _), before, now in zip(grown.items(), self.before[partition], _totals(fold), strict=True):
                 grown[outcome] += now - before
         return grown
 
@@ -80,8 +78,8 @@ class UserTables:
         restored = {p: PartitionState(p) for p in committed}
         read = 0
         for topic, apply in ((self._topics.user_vectors, _apply_user), (self._topics.article_stats, _apply_stats)):
-            for message in read_to_end(self._settings, topic, name="users.restore", partitions=list(committed)):
-                apply(restored[message.partition()], message)
+            for record in read_to_end(self._settings, topic, name="users.restore", partitions=list(committed)):
+                apply(restored[record.partition()], record)
                 read += 1
         self._partitions |= restored
         for state in restored.values():
@@ -94,14 +92,14 @@ class UserTables:
         for partition in partitions:
             self._partitions.pop(partition, None)
 
-    def fold(self, records: Sequence[Message], changes: Iterable[ArticleChange]) -> Batch:
+    def fold(self, records: Sequence[Record], changes: Iterable[ArticleChange]) -> Batch:
         """Stage a batch: first what waited for articles that changed, then the new events."""
         self._unsettled.update(change.article_id for change in changes)
         arrivals, bad = self._decode(records)
         batch = Batch(bad=bad)
         dead = defaultdict(list)
-        for message, _ in bad:
-            dead[message.partition()].append(message.timestamp()[1])
+        for record, _ in bad:
+            dead[record.partition()].append(record.timestamp()[1])
         for partition, state in self._partitions.items():
             settled = [a for a in self._unsettled if a in state.waiting_for or a in state.stats]
             if not (settled or partition in arrivals or partition in dead):
@@ -127,23 +125,23 @@ class UserTables:
     def _settles(self, article_id: str) -> bool:
         return self._articles.row(article_id) is not None or self._articles.is_gone(article_id)
 
-    def _decode(
-        self, records: Sequence[Message]
-    ) -> tuple[dict[int, list[Arrival]], list[tuple[Message, BadRecord]]]:
+    def _decode(self, records: Sequence[Record]) -> tuple[dict[int, list[Arrival]], list[tuple[Record, BadRecord]]]:
         arrivals: dict[int, list[Arrival]] = defaultdict(list)
         bad = []
-        for message in records:
-            partition = message.partition()
+        for record in records:
+            partition = record.partition()
             try:
-                event = decode_event(message.key(), message.value())
+                event = decode_event(key := record.key(), value := record.value())
+                assert key is not None
+                assert value is not None
                 if event.user_id not in self._partitions[partition].users:
-                    self._check_partition(message.key(), partition)
+                    self._check_partition(key, partition)
                 if event.kind not in FOLDED_KINDS:
                     raise BadRecord("kind_not_folded", f"this version does not fold {event.kind!r} events yet")
             except BadRecord as error:
-                bad.append((message, error))
+                bad.append((record, error))
                 continue
-            arrivals[partition].append(Arrival(message.offset(), message.timestamp()[1], event, message.value()))
+            arrivals[partition].append(Arrival(record.offset(), record.timestamp()[1], event, value))
         return arrivals, bad
 
     def _check_partition(self, key: bytes, partition: int) -> None:
@@ -160,14 +158,14 @@ def _totals(state: PartitionState | Fold) -> tuple[int, int, int, int]:
     return totals.folded, totals.waiting, totals.duplicate, totals.dead
 
 
-def _apply_user(state: PartitionState, message: Message) -> None:
-    key, value = message.key(), message.value()
-    if key == PARTITION_KEY:
-        state.totals = decode_totals(value)
+def _apply_user(state: PartitionState, record: Record) -> None:
+    value = record.value()
+    if record.key() == PARTITION_KEY:
+        state.totals = PartitionTotals() if value is None else decode_totals(value)
     else:
-        state.put(key.decode(), None if value is None else UserState.from_record(decode_user(value)))
+        state.put(text_key(record), None if value is None else UserState.from_record(decode_user(value)))
 
 
-def _apply_stats(state: PartitionState, message: Message) -> None:
-    value = message.value()
-    state.put_stats(message.key().decode(), None if value is None else decode_stats(value))
+def _apply_stats(state: PartitionState, record: Record) -> None:
+    value = record.value()
+    state.put_stats(text_key(record), None if value is None else decode_stats(value))

@@ -28,45 +28,55 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
-    bootstrap_servers: str = "127.0.0.1:9092"
-    kafka: dict[str, str] = Field({}, description="librdkafka properties for every client (TLS, SASL)")
-    namespace: str = Field("stoppress.", pattern=r"^[A-Za-z0-9._-]{0,80}$")
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="where Kafka is")
+    kafka: dict[str, str] = Field({}, description="librdkafka properties for every client (TLS, SASL), as JSON")
+    namespace: str = Field(
+        "stoppress.",
+        pattern=r"^[A-Za-z0-9._-]{0,80}$",
+        description="what all topics and groups begin with; one per brand",
+    )
     slot: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,40}$", description="names this worker among its peers")
-    partitions: int = Field(12, ge=1, le=1024)
-    article_partitions: int = Field(4, ge=1, le=1024)
-    replication_factor: int = Field(-1, ge=-1, description="-1: the broker's default")
+    partitions: int = Field(12, ge=1, le=1024, description="of every topic keyed by user")
+    article_partitions: int = Field(4, ge=1, le=1024, description="of the topics keyed by article")
+    replication_factor: int = Field(-1, ge=-1, description="of topics to create; -1: the broker's default")
 
-    host: str = "127.0.0.1"
-    port: int | None = Field(None, ge=0, le=65535, description="None: the worker's own default")
-    cors_origins: list[str] = Field([], description="pages that may read the feed from another origin")
+    host: str = Field("127.0.0.1", description="where services listen; loopback only")
+    port: int | None = Field(None, ge=0, le=65535, description="where to listen; unset: the worker's own; 0: any free")
+    cors_origins: list[str] = Field([], description="pages that may read the feed from another origin, as JSON")
     control_url: str = Field("", description="where the page finds the demo's controls; empty: it shows none")
 
-    encoder: Path = Path("var/encoder")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    encoder: Path = Field(Path("var/encoder"), description="the folder of the exported text encoder")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the encoder runs")
     encoder_threads: int = Field(0, ge=0, le=256, description="0: one per core")
-    encoder_batch_articles: int = Field(64, ge=1, le=4096)
-    encoder_batch_tokens: int = Field(512, ge=64, le=1_000_000)
-    encoder_wait_ms: int = Field(5, ge=0, le=10_000)
+    encoder_batch_articles: int = Field(64, ge=1, le=4096, description="articles in a micro-batch at most")
+    encoder_batch_tokens: int = Field(512, ge=64, le=1_000_000, description="padded tokens in one run at most")
+    encoder_wait_ms: int = Field(5, ge=0, le=10_000, description="how long a micro-batch waits to fill")
 
-    batch_events: int = Field(5000, ge=1, le=100_000)
-    batch_wait_ms: int = Field(20, ge=1, le=10_000)
-    transaction_timeout_ms: int = Field(10_000, ge=1000, le=900_000)
-    session_timeout_ms: int = Field(6_000, ge=1000, le=1_800_000)
-    shutdown_seconds: float = Field(10.0, gt=0, le=600)
+    batch_events: int = Field(5000, ge=1, le=100_000, description="records in one transaction at most")
+    batch_wait_ms: int = Field(20, ge=1, le=10_000, description="how long a transaction waits to fill")
+    transaction_timeout_ms: int = Field(
+        10_000, ge=1000, le=900_000, description="when Kafka aborts a transaction of a worker that is silent"
+    )
+    session_timeout_ms: int = Field(
+        6_000, ge=1000, le=1_800_000, description="when a silent worker's partitions go to another"
+    )
+    shutdown_seconds: float = Field(10.0, gt=0, le=600, description="how long ending may take")
 
-    long_half_life_hours: float = Field(30 * 24.0, gt=0)
-    short_half_life_hours: float = Field(2.0, gt=0)
-    article_ttl_days: float = Field(30.0, gt=0, le=3650)
-    user_ttl_days: float = Field(180.0, gt=0, le=3650)
-    event_retention_days: float = Field(7.0, gt=0, le=3650)
-    waiting_clicks: int = Field(32, ge=1, le=1024)
-    waiting_hours: float = Field(24.0, gt=0, le=24 * 365)
+    long_half_life_hours: float = Field(30 * 24.0, gt=0, description="of the long interest")
+    short_half_life_hours: float = Field(2.0, gt=0, description="of the short interest")
+    article_ttl_days: float = Field(30.0, gt=0, le=3650, description="when an article is no longer listed")
+    user_ttl_days: float = Field(
+        180.0, gt=0, le=3650, description="after this long without an event a user starts anew"
+    )
+    event_retention_days: float = Field(7.0, gt=0, le=3650, description="how long events and dead letters are kept")
+    waiting_clicks: int = Field(32, ge=1, le=1024, description="clicks of a user that may wait for a vector")
+    waiting_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long they may wait")
 
-    list_length: int = Field(20, ge=1, le=200)
+    list_length: int = Field(20, ge=1, le=200, description="items of a list")
     explain: bool = Field(False, description="put the score's parts into each item")
-    refresh_seconds: float = Field(60.0, gt=0)
-    popular_seconds: float = Field(1.0, gt=0)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    refresh_seconds: float = Field(60.0, gt=0, description="every list is ranked again after this long")
+    popular_seconds: float = Field(1.0, gt=0, description="how often the popular list is ranked")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @field_validator("host")
     @classmethod
@@ -98,8 +108,7 @@ class Settings(BaseSettings):
         """All settings as plain values, secrets masked."""
         plain = self.model_dump(mode="json")
         plain["kafka"] = {
-            name: "***" if any(word in name for word in _SECRET_WORDS) else value
-            for name, value in self.kafka.items()
+            name: "***" if any(word in name for word in _SECRET_WORDS) else value for name, value in self.kafka.items()
         }
         return plain
 

@@ -85,7 +85,8 @@ class Decay:
         """Return the unit vectors to search articles with: [B, S] -> [B, 2, d]; zero stays zero."""
         sums = state.reshape(-1, 2, self.dims)
         norms = np.linalg.norm(sums, axis=2, keepdims=True)
-        return np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 1e-12)
+        queries: Floats = np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 1e-12)
+        return queries
 
     def _weights(self, age_ms: NDArray[np.float64]) -> NDArray[np.float64]:
         half_lives = np.array([self.long_half_life_ms, self.short_half_life_ms])

@@ -90,7 +90,8 @@ def z_scores(values: Floats) -> Floats:
     """Return ``values`` with mean 0 and deviation 1 along the last axis; 0 where they are all equal."""
     centred = values - values.mean(axis=-1, keepdims=True)
     deviation = centred.std(axis=-1, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-6)
+    scores: Floats = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-6)
+    return scores
 
 
 def rank(readers: Readers, catalogue: Catalogue, weights: Weights, k: int, now_ms: int) -> Ranked:

@@ -32,9 +32,16 @@ def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool
     existing = admin.list_topics(timeout=30).topics
     missing = [spec for spec in specs if spec.name not in existing]
     replication = settings.replication_factor
-    futures = admin.create_topics(
-        [NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, config=s.config) for s in missing]
-    ) if missing else {}
+    futures = (
+        admin.create_topics(
+            [
+                NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, config=s.config)
+                for s in missing
+            ]
+        )
+        if missing
+        else {}
+    )
     for name, future in futures.items():
         try:
             future.result()

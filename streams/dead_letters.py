@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import TopicPartition
 from prometheus_client import Counter
 
 from contract.errors import BadRecord
 from contract.settings import Settings
 from streams.clients import make_consumer, make_producer
+from streams.record import Record
 from streams.table import read_to_end
 
 DEAD_LETTERS = Counter(
@@ -46,9 +47,9 @@ def headers_of(topic: str, partition: int, offset: int, worker: str, error: BadR
     ]
 
 
-def read(message: Message) -> DeadLetter:
+def read(record: Record) -> DeadLetter:
     """Return the dead letter in a record of ``dead-letters``."""
-    headers = {name: value.decode(errors="replace") for name, value in message.headers() or []}
+    headers = {name: value.decode(errors="replace") for name, value in record.headers() or []}
     return DeadLetter(
         topic=headers.get("topic", ""),
         partition=int(headers.get("partition", -1)),
@@ -56,9 +57,9 @@ def read(message: Message) -> DeadLetter:
         worker=headers.get("worker", ""),
         reason=headers.get("reason", ""),
         detail=headers.get("detail", ""),
-        key=message.key(),
-        value=message.value(),
-        timestamp_ms=message.timestamp()[1],
+        key=record.key(),
+        value=record.value(),
+        timestamp_ms=record.timestamp()[1],
     )
 
 
@@ -82,11 +83,11 @@ def requeue(settings: Settings, topic: str, reason: str) -> int:
         partitions = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 30).topics[topic].partitions]
         done = {tp.partition: max(tp.offset, 0) for tp in consumer.committed(partitions, 30)}
         producer.begin_transaction()
-        for message in read_to_end(settings, topic, name=name):
-            if message.offset() < done[message.partition()]:
+        for record in read_to_end(settings, topic, name=name):
+            if record.offset() < done[record.partition()]:
                 continue
-            done[message.partition()] = message.offset() + 1
-            letter = read(message)
+            done[record.partition()] = record.offset() + 1
+            letter = read(record)
             if letter.reason == reason:
                 producer.produce(letter.topic, key=letter.key, value=letter.value)
                 sent += 1

@@ -14,14 +14,15 @@ offset and changelog ends are still those of the moment it was revoked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
 from contract.errors import Fenced
 from contract.settings import Settings
 from streams.clients import make_admin, make_consumer
+from streams.record import Record
 from streams.table import end_offsets, first_offsets
 from streams.worker import Identity, Log, Stop
 
@@ -117,25 +118,23 @@ class GroupInput:
         )
         # With its metadata at hand, the first join need not be repeated.
         patiently(stop, self._log, "metadata", lambda: self._consumer.list_topics(topic, 5))
-        self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     @property
     def assigned(self) -> list[int]:
         """The partitions owned and restored."""
         return sorted(self._positions)
 
-    def consume(self, limit: int, seconds: float) -> list[Message]:
+    def consume(self, limit: int, seconds: float) -> list[Record]:
         """Return up to ``limit`` records; blocks up to ``seconds``, or as long as a restore takes.
 
         Raises :class:`Fenced` where another process took this member's place.
         """
-        records = []
+        records: list[Record] = []
         for message in self._consumer.consume(limit, seconds):
             error = message.error()
             if error is None:
-                records.append(message)
+                records.append(cast(Record, message))
             elif error.code() in FENCED_CODES:
                 raise Fenced(f"{self._name}: {error.str()}; another process runs with this worker's slot")
             elif error.fatal():
@@ -144,11 +143,11 @@ class GroupInput:
                 self._log.warning("consumer_error", error=error.str())
         return records
 
-    def positions_after(self, records: Sequence[Message]) -> dict[int, int]:
+    def positions_after(self, records: Sequence[Record]) -> dict[int, int]:
         """Return for every owned partition the offset to commit once ``records`` are done."""
         positions = dict(self._positions)
-        for message in records:
-            positions[message.partition()] = message.offset() + 1
+        for record in records:
+            positions[record.partition()] = record.offset() + 1
         return positions
 
     def adopt(self, positions: dict[int, int]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Message,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -17,16 +17,17 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from contract.errors import StoppressError
 from contract.settings import Settings
 from streams.clients import make_admin, make_consumer
+from streams.record import Record
 
 
 def end_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
     """Return the high watermark of each partition, records of open transactions included."""
-    return _list_offsets(admin, topic, partitions, OffsetSpec.latest())
+    return _list_offsets(admin, topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
 
 def first_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
     """Return the first offset of each partition."""
-    return _list_offsets(admin, topic, partitions, OffsetSpec.earliest())
+    return _list_offsets(admin, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
 def _list_offsets(admin: AdminClient, topic: str, partitions: Iterable[int], which: OffsetSpec) -> dict[int, int]:
@@ -39,7 +40,7 @@ def _list_offsets(admin: AdminClient, topic: str, partitions: Iterable[int], whi
 
 def read_to_end(
     settings: Settings, topic: str, *, name: str, partitions: Sequence[int] | None = None
-) -> Iterator[Message]:
+) -> Iterator[Record]:
     """Yield all records that are committed now; blocks meanwhile."""
     reader = TableReader(settings, topic, name=name, partitions=partitions, fetch_wait_ms=10)
     try:
@@ -86,23 +87,25 @@ class TableReader:
         self._behind = end_offsets(self._admin, self.topic, self._next)
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in self._next.items()])
 
-    def poll(self, seconds: float = 0.0, limit: int = 1000) -> list[Message]:
+    def poll(self, seconds: float = 0.0, limit: int = 1000) -> list[Record]:
         """Return up to ``limit`` new records; blocks at most ``seconds``. Tombstones have value None."""
-        records = []
+        records: list[Record] = []
         for message in self._consumer.consume(limit, seconds):
             error = message.error()
             if error is None:
-                self._next[message.partition()] = message.offset() + 1
-                records.append(message)
+                record = cast(Record, message)
+                self._next[record.partition()] = record.offset() + 1
+                records.append(record)
             elif error.code() == KafkaError._PARTITION_EOF:
                 # An open transaction ends the readable part early: then this end is not the mark.
-                if message.offset() >= self._behind.get(message.partition(), -1):
-                    self._behind.pop(message.partition(), None)
+                end = cast(Record, message)
+                if end.offset() >= self._behind.get(end.partition(), -1):
+                    self._behind.pop(end.partition(), None)
             elif error.fatal() or not error.retriable():
                 raise KafkaException(error)
         return records
 
-    def catch_up(self, seconds: float = 300.0) -> Iterator[Message]:
+    def catch_up(self, seconds: float = 300.0) -> Iterator[Record]:
         """Yield records until the ends are reached as they were when this reader was made, or, where
         they had been reached, as they are now; blocks meanwhile.
 

@@ -80,7 +80,9 @@ class _JsonLines(logging.Formatter):
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
-        text = f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.name} {record.getMessage()} {fields}"
+        text = (
+            f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.name} {record.getMessage()} {fields}"
+        )
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
