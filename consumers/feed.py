@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 from litestar import Litestar, MediaType, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import ClientException, NotFoundException, ServiceUnavailableException
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
@@ -67,12 +67,16 @@ def run(settings: Settings, topics: Topics, stop: Stop) -> None:
     listener = listen(settings.host, port)
     view = FeedView()
     streams = Streams(view)
-    articles = TableReader(settings, topics.articles, name="feed-articles")
-    lists = TableReader(settings, topics.recommendations, name="feed-lists")
-    server = HttpServer(create_app(settings, view, streams, lambda: articles.caught_up and lists.caught_up), listener)
-    _log.info("listening", address=server.address)
-    ready = False
-    try:
+    with ExitStack() as stack:
+        stack.callback(listener.close)
+        articles = stack.enter_context(closing(TableReader(settings, topics.articles, name="feed-articles")))
+        lists = stack.enter_context(closing(TableReader(settings, topics.recommendations, name="feed-lists")))
+        app = create_app(settings, view, streams, lambda: articles.caught_up and lists.caught_up)
+        server = HttpServer(app, listener)
+        stack.callback(server.close, settings.shutdown_seconds)
+        stack.callback(server.call, streams.close)
+        _log.info("listening", address=server.address)
+        ready = False
         while not stop.requested and server.alive:
             live = lists.caught_up
             changed_articles = view.apply_articles(articles.poll())
@@ -85,11 +89,6 @@ def run(settings: Settings, topics: Topics, stop: Stop) -> None:
             if not ready and live and articles.caught_up:
                 ready = True
                 _log.info("ready", lists=view.lists, articles=view.articles)
-    finally:
-        server.call(streams.close)
-        server.close(settings.shutdown_seconds)
-        articles.close()
-        lists.close()
 
 
 def create_app(settings: Settings, view: FeedView, streams: Streams, ready: Callable[[], bool]) -> Litestar:
@@ -108,19 +107,19 @@ def create_app(settings: Settings, view: FeedView, streams: Streams, ready: Call
         )
 
     @get("/v1/feed/{user_id:str}")
-    async def feed(user_id: str) -> Response[bytes]:
+    async def feed(user_id: FromPath[str]) -> Response[bytes]:
         return feed_of(user_id)
 
     @get("/v1/feed")
-    async def feed_by_query(user_id: str) -> Response[bytes]:
+    async def feed_by_query(user_id: FromQuery[str]) -> Response[bytes]:
         return feed_of(user_id)
 
     @get("/v1/feed/{user_id:str}/stream")
-    async def stream(user_id: str) -> Stream:
+    async def stream(user_id: FromPath[str]) -> Stream:
         return stream_of([user_id])
 
     @get("/v1/stream")
-    async def stream_of_many(users: Annotated[str, Parameter(description="user ids, separated by commas")]) -> Stream:
+    async def stream_of_many(users: FromQuery[str]) -> Stream:
         wanted = list(dict.fromkeys(user for user in users.split(",") if user))
         if not 1 <= len(wanted) <= MAX_USERS:
             raise ClientException(f"users: name 1 to {MAX_USERS} users, separated by commas")
@@ -154,7 +153,7 @@ def create_app(settings: Settings, view: FeedView, streams: Streams, ready: Call
         return _json(msgspec.json.encode({"control": control_url}))
 
     @get("/page/{name:str}")
-    async def page_file(name: str) -> Response[bytes]:
+    async def page_file(name: FromPath[str]) -> Response[bytes]:
         if name not in PAGE_FILES:
             raise NotFoundException(f"the page has no file {name!r}")
         return _file(name, PAGE_FILES[name], control_url)

@@ -80,7 +80,7 @@ class DemoRoom:
 
     def __init__(self, settings: Settings, topics: Topics, observer: Observer, users_worker: Child) -> None:
         self._topics = topics
-        self._observer = observer
+        self.observer = observer
         self._users_worker = users_worker
         self._producer = make_producer(settings, name="demo-page")
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class DemoRoom:
     def cast(self) -> list[dict[str, str]]:
         """The users whose feeds a page shows: chosen once, from those whose lists change most."""
         if not self._cast:
-            users = self._observer.most_active(SHOWN_USERS)
+            users = self.observer.most_active(SHOWN_USERS)
             if len(users) == SHOWN_USERS:
                 self._cast = [
                     {"user_id": user, "label": name, "note": user} for user, name in zip(users, NAMES, strict=False)
@@ -139,7 +139,7 @@ class DemoRoom:
             published_at=_now_ms(),
             source="you",
         )
-        self._observer.watch(article.article_id, article.title, article.published_at)
+        self.observer.watch(article.article_id, article.title, article.published_at)
         self._send(self._topics.articles, article.article_id, encode(article))
         return article.article_id
 
@@ -147,8 +147,12 @@ class DemoRoom:
         with self._lock:
             if (self.recoveries and not self.recoveries[-1].over) or not self._users_worker.running:
                 return None
-            self.recoveries.append(Recovery(len(self.recoveries) + 1, self._users_worker, self._observer))
+            self.recoveries.append(Recovery(len(self.recoveries) + 1, self._users_worker, self.observer))
             return len(self.recoveries)
+
+    def recovery_seconds(self) -> list[float]:
+        """Seconds from each kill to the end of its recovery."""
+        return [recovery.accounted_s for recovery in self.recoveries if recovery.accounted_s is not None]
 
     def close(self) -> None:
         """Send what is still queued; blocks at most a second."""
@@ -160,10 +164,10 @@ class DemoRoom:
 
     def _make_figures(self) -> dict[str, Any]:
         now, now_ms = time.monotonic(), _now_ms()
-        account = self._observer.account()
+        account = self.observer.account()
         figures: dict[str, Any] = {
             "at": now_ms,
-            "users": self._observer.users,
+            "users": self.observer.users,
             "account": {
                 "sent": account.sent,
                 "folded": account.folded,
@@ -174,14 +178,14 @@ class DemoRoom:
                 "lost": account.lost,
             },
             "rates": self._rate(now, account.sent),
-            "articles": dict(zip(("published", "embedded"), self._observer.articles, strict=True)),
-            "lists": self._observer.lists_published,
+            "articles": dict(zip(("published", "embedded"), self.observer.articles, strict=True)),
+            "lists": self.observer.lists_published,
             "latency": {
-                "event_to_list_ms": self._observer.event_to_list.recent(now),
-                "publish_to_list_ms": self._observer.publish_to_list.recent(now),
+                "event_to_list_ms": self.observer.event_to_list.recent(now),
+                "publish_to_list_ms": self.observer.publish_to_list.recent(now),
             },
             "ctr": {"personal": self.judgement.ctr.personal, "popular": self.judgement.ctr.popular},
-            "reach": _reach(self._observer.reach),
+            "reach": _reach(self.observer.reach),
             "kill": self.recoveries[-1].figures() if self.recoveries else None,
         }
         if not self._history or now_ms - self._history[-1]["at"] >= 1000:
@@ -189,7 +193,7 @@ class DemoRoom:
         return figures
 
     def _rate(self, now: float, sent: int) -> dict[str, float]:
-        self._rates.append((now, sent, self._observer.lists_published))
+        self._rates.append((now, sent, self.observer.lists_published))
         while self._rates[0][0] < now - RATE_SECONDS and len(self._rates) > 2:
             self._rates.popleft()
         (began, events, lists), (ended, events_now, lists_now) = self._rates[0], self._rates[-1]

@@ -80,24 +80,23 @@ def run_demo(
         workers = {name: _child(name, settings, _free_port(), folder) for name in WORKERS}
         workers["feed"] = _child("feed", settings, feed_listener.getsockname()[1], folder)
         feed_listener.close()
+        demo = _Demo(workers, status, stop, settings.shutdown_seconds)
+        stack.callback(demo.stop_workers)
+        if not demo.start_workers():
+            return 0
         observer = Observer(settings, topics)
         stack.callback(observer.close)
         room = DemoRoom(settings, topics, observer, workers["users"])
         stack.callback(room.close)
-        origins = [page, page.replace(HOST, "localhost")]
-        control = HttpServer(create_control(room, origins), control_listener)
+        control = HttpServer(create_control(room, [page, page.replace(HOST, "localhost")]), control_listener)
         stack.callback(control.close, 2.0)
-        demo = _Demo(workers, observer, room, status, stop, settings.shutdown_seconds)
-        stack.callback(demo.stop_workers)
         observer.start()
-        if not demo.start_workers():
-            return 0
         status.say(f"the page is at {page}")
         sender = Source(source, environment(settings), folder / "logs" / "source.log", room)
         stack.callback(sender.stop)
-        demo.run(sender, seconds)
-        complete = demo.settle(sender)
-        figures = make_report(observer, observer.account(), room.judgement, demo.recoveries())
+        demo.run(sender, room, seconds)
+        complete = demo.settle(sender, room)
+        figures = make_report(observer, observer.account(), room.judgement, room.recovery_seconds())
         if report is not None:
             write_report(report, figures)
         status.end(figures)
@@ -107,18 +106,8 @@ def run_demo(
 class _Demo:
     """The processes of one demo."""
 
-    def __init__(
-        self,
-        workers: dict[str, Child],
-        observer: Observer,
-        room: DemoRoom,
-        status: Status,
-        stop: Stop,
-        shutdown_seconds: float,
-    ) -> None:
+    def __init__(self, workers: dict[str, Child], status: Status, stop: Stop, shutdown_seconds: float) -> None:
         self._workers = workers
-        self._observer = observer
-        self._room = room
         self._status = status
         self._stop = stop
         self._shutdown_seconds = shutdown_seconds
@@ -141,19 +130,19 @@ class _Demo:
                 raise StoppressError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; see var/demo/logs")
         return not self._stop.requested
 
-    def run(self, sender: Source, seconds: float | None) -> None:
+    def run(self, sender: Source, room: DemoRoom, seconds: float | None) -> None:
         """Let the source run, restart who dies, show the figures; until a stop, the time or the source's own end."""
         sender.start()
-        self._observer.measure_from(LATENCIES_AFTER_SECONDS)
+        room.observer.measure_from(LATENCIES_AFTER_SECONDS)
         began = time.monotonic()
         with self._status.live():
             while not self._stop.wait(TICK_SECONDS):
-                self._mind()
-                self._status.show(self._room.figures)
+                self._mind(room)
+                self._status.show(room.figures)
                 if not sender.running or (seconds is not None and time.monotonic() - began >= seconds):
                     return
 
-    def settle(self, sender: Source) -> bool:
+    def settle(self, sender: Source, room: DemoRoom) -> bool:
         """Stop the source, wait until all it sent is accounted for; False where that took too long."""
         self._status.say("stopping the source, then waiting until every event is accounted for")
         sender.stop()
@@ -161,15 +150,11 @@ class _Demo:
             raise StoppressError(f"the source ended with exit code {sender.exit_code}: {sender.last_line()}")
         deadline = time.monotonic() + ACCOUNTED_SECONDS
         while time.monotonic() < deadline:
-            self._mind()
-            if self._observer.wait_accounted(1.5):
+            self._mind(room)
+            if room.observer.wait_accounted(1.5):
                 return True
         self._status.say(f"not everything was accounted for within {ACCOUNTED_SECONDS:.0f} s")
         return False
-
-    def recoveries(self) -> list[float]:
-        """Seconds from each kill to the end of its recovery."""
-        return [r.accounted_s for r in self._room.recoveries if r.accounted_s is not None]
 
     def stop_workers(self) -> None:
         """Stop all at once; blocks until they have ended."""
@@ -179,14 +164,14 @@ class _Demo:
         for child in self._workers.values():
             child.stop(deadline - time.monotonic())
 
-    def _mind(self) -> None:
-        if self._observer.failure is not None:
-            raise StoppressError(f"the demo's own account broke off: {self._observer.failure}")
+    def _mind(self, room: DemoRoom) -> None:
+        if room.observer.failure is not None:
+            raise StoppressError(f"the demo's own account broke off: {room.observer.failure}")
         for name, child in self._workers.items():
             if child.running:
                 continue
             self._deaths[name] += 1
-            if self._deaths[name] > DEATHS_IN_A_ROW + len(self._room.recoveries):
+            if self._deaths[name] > DEATHS_IN_A_ROW + len(room.recoveries):
                 raise _died(child)
             self._status.say(f"{name} ended with {child.exit_code}; starting it again")
             child.start()
