@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,12 +23,16 @@ _decode = msgspec.json.Decoder(_Progress).decode
 
 
 class Source:
-    """Runs ``stoppress ARGUMENTS`` and hands the judgement in its progress lines to the room."""
+    """Runs ``stoppress ARGUMENTS`` and hands the judgement in its progress lines to the room.
+
+    ``live`` is set by the first such line: what was there before the demo has been published.
+    """
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path, room: DemoRoom) -> None:
         log.unlink(missing_ok=True)
         self._room = room
         self._child = Child("source", arguments, env, log, on_line=self._take)
+        self.live = threading.Event()
 
     def start(self) -> None:
         self._child.start()
@@ -59,5 +64,5 @@ class Source:
             progress = _decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        if progress.ctr.personal is not None or progress.precision.personal is not None:
-            self._room.judgement = progress
+        self.live.set()
+        self._room.judgement = progress

@@ -52,7 +52,7 @@ def run_demo(
     report: Path | None = None,
     folder: Path = Path("var/demo"),
 ) -> int:
-    """Run until ``stop``, or ``seconds`` after the source began; return the exit code. Blocks.
+    """Run until ``stop``, or ``seconds`` after the first live event; return the exit code. Blocks.
 
     ``source`` are the arguments of the command that sends articles and events (``produce simulate …``);
     ``make_topics`` gives the topics of the settings it is handed. Raises :class:`SetupError` where
@@ -133,13 +133,15 @@ class _Demo:
     def run(self, sender: Source, room: DemoRoom, seconds: float | None) -> None:
         """Let the source run, restart who dies, show the figures; until a stop, the time or the source's own end."""
         sender.start()
-        room.observer.measure_from(LATENCIES_AFTER_SECONDS)
-        began = time.monotonic()
+        began = None
         with self._status.live():
             while not self._stop.wait(TICK_SECONDS):
                 self._mind(room)
                 self._status.show(room.figures)
-                if not sender.running or (seconds is not None and time.monotonic() - began >= seconds):
+                if began is None and sender.live.is_set():
+                    began = time.monotonic()
+                    room.observer.measure_from(LATENCIES_AFTER_SECONDS)
+                if not sender.running or (began and seconds is not None and time.monotonic() - began >= seconds):
                     return
 
     def settle(self, sender: Source, room: DemoRoom) -> bool:
