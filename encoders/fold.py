@@ -60,6 +60,13 @@ class Dropped:
     error: BadRecord
 
 
+class _Identified(msgspec.Struct):
+    event_id: str = ""
+
+
+_identified = msgspec.json.Decoder(_Identified).decode
+
+
 class _Move:
     """A vector to be added to a user's state."""
 
@@ -82,7 +89,7 @@ class Fold:
         self._model = model
         self._limits = limits
         self._moves: dict[str, list[_Move]] = {}
-        self._waits_since: int | None = None
+        self._swept = False
         self.users: dict[str, UserState | None] = {}
         self.stats: dict[str, ArticleStats | None] = {}
         self.totals: PartitionTotals = msgspec.structs.replace(current.totals)
@@ -108,25 +115,21 @@ class Fold:
 
     def settle(self, article_ids: Iterable[str]) -> None:
         """Fold what waited for these articles, which now have a vector or are gone."""
-        for article_id in article_ids:
+        settled = dict.fromkeys(article_ids)
+        for article_id in settled:
             if self._articles.is_gone(article_id) and article_id in self._current.stats:
                 self.stats[article_id] = None
-            for user_id in sorted(self._current.waiting_for.get(article_id, ())):
-                state = self._stage(user_id)
-                mine = [w for w in state.waiting if w.article_id == article_id]
-                state.waiting = [w for w in state.waiting if w.article_id != article_id]
-                row = self._articles.row(article_id)
-                cause_at = int(self._articles.cause_at[row]) if row is not None else 0
-                for wait in mine:
-                    event = decode_event(user_id.encode(), wait.value)
-                    self.totals.waiting -= 1
-                    self._fold(user_id, state, wait.offset, wait.timestamp, event)
-                if mine and state.cause is None:
-                    state.cause = Cause(kind="article", id=article_id, at=cause_at or mine[0].timestamp)
+        users = {user_id for article_id in settled for user_id in self._current.waiting_for.get(article_id, ())}
+        for user_id in sorted(users):
+            state = self._stage(user_id)
+            ready = [wait for wait in state.waiting if wait.article_id in settled]
+            state.waiting = [wait for wait in state.waiting if wait.article_id not in settled]
+            for wait in ready:
+                self._fold_waited(user_id, state, wait)
 
     def finish(self) -> None:
         """Push out what waited too long and compute the vectors, all users at once."""
-        self._drop_overdue()
+        self._sweep()
         moved = [(user_id, moves) for user_id, moves in self._moves.items() if moves]
         if not moved:
             return
@@ -154,8 +157,8 @@ class Fold:
         for article_id, stats in self.stats.items():
             self._current.put_stats(article_id, stats)
         self._current.totals = self.totals
-        if self._waits_since is not None:
-            self._current.swept(self._waits_since)
+        if self._swept:
+            self._current.find_oldest_wait()
 
     def _take_one(self, arrival: Arrival) -> None:
         event = arrival.event
@@ -164,8 +167,9 @@ class Fold:
             self._forget(user_id, arrival.offset)
             return
         state = self._stage(user_id)
+        self._drop_overdue(user_id, state)
         if state.timestamp and arrival.timestamp - state.timestamp > self._limits.user_ttl_ms:
-            state = self._restart(user_id, state.waiting)
+            state = self._restart(user_id, state)
         if event.event_id:
             seen = hash64(event.event_id)
             if seen in state.seen:
@@ -179,6 +183,19 @@ class Fold:
         if state.cause is None and event.kind not in ASKS_FOR_NO_RANKING:
             state.cause = Cause(kind="event", id=event.event_id, at=arrival.timestamp)
         self._fold(user_id, state, arrival.offset, arrival.timestamp, event)
+
+    def _fold_waited(self, user_id: str, state: UserState, wait: Waiting) -> None:
+        try:
+            event = decode_event(user_id.encode(), wait.value)
+        except BadRecord as error:  # let in by a version that was less strict
+            self._drop(user_id, state, wait, error)
+            return
+        row = self._articles.row(wait.article_id)
+        if state.cause is None and row is not None and event.kind not in ASKS_FOR_NO_RANKING:
+            at = int(self._articles.cause_at[row]) or wait.timestamp
+            state.cause = Cause(kind="article", id=wait.article_id, at=at)
+        self.totals.waiting -= 1
+        self._fold(user_id, state, wait.offset, wait.timestamp, event)
 
     def _fold(self, user_id: str, state: UserState, offset: int, timestamp: int, event: Event) -> None:
         at = min(event.at, timestamp)
@@ -207,9 +224,10 @@ class Fold:
         return hashed
 
     def _forget(self, user_id: str, offset: int) -> None:
+        state = self._stage(user_id)
+        self._drop_overdue(user_id, state)
         self._count_folded(offset)
-        state = self.users[user_id] if user_id in self.users else self._current.users.get(user_id)
-        for wait in state.waiting if state else ():
+        for wait in state.waiting:
             self.totals.waiting -= 1
             self._count_folded(wait.offset)
         self.users[user_id] = None
@@ -221,33 +239,48 @@ class Fold:
     def _wait(self, user_id: str, state: UserState, arrival: Arrival) -> None:
         state.waiting.append(Waiting(arrival.event.article_id, arrival.offset, arrival.timestamp, arrival.value))
         self.totals.waiting += 1
-        if len(state.waiting) > self._limits.waiting_clicks:
-            self._drop(user_id, state.waiting.pop(0), f"more than {self._limits.waiting_clicks} clicks wait")
+        while len(state.waiting) > self._limits.waiting_clicks:
+            self._drop_unmet(
+                user_id, state, state.waiting.pop(0), f"more than {self._limits.waiting_clicks} clicks wait"
+            )
 
-    def _drop(self, user_id: str, wait: Waiting, why: str) -> None:
-        self.totals.waiting -= 1
-        self.totals.dead += 1
-        error = BadRecord("no_vector_in_time", f"article {wait.article_id!r} has no vector and {why} for this user")
-        self.dropped.append(Dropped(user_id, wait, error))
+    def _drop_overdue(self, user_id: str, state: UserState) -> None:
+        """Push out what waited too long by the time of the partition's last record.
 
-    def _drop_overdue(self) -> None:
+        To look at a user whenever they are touched, and at everybody in the end, has the same outcome as to
+        look at everybody at each record.
+        """
         oldest = self.totals.timestamp - self._limits.waiting_ms
+        for wait in [wait for wait in state.waiting if wait.timestamp < oldest]:
+            state.waiting.remove(wait)
+            why = f"it waited longer than {self._limits.waiting_ms / 3_600_000:g} hours"
+            self._drop_unmet(user_id, state, wait, why)
+
+    def _sweep(self) -> None:
+        oldest = self.totals.timestamp - self._limits.waiting_ms
+        for user_id, state in self.users.items():
+            if state is not None:
+                self._drop_overdue(user_id, state)
         if self._current.waits_since >= oldest:
             return
-        overdue = {
-            user_id
-            for users in self._current.waiting_for.values()
-            for user_id in users
-            if any(wait.timestamp < oldest for wait in self._current.users[user_id].waiting)
-        }
-        for user_id in sorted(overdue):
-            if user_id in self.users and self.users[user_id] is None:
-                continue
-            state = self._stage(user_id)
-            for wait in [w for w in state.waiting if w.timestamp < oldest]:
-                state.waiting.remove(wait)
-                self._drop(user_id, wait, f"waited longer than {self._limits.waiting_ms / 3_600_000:g} hours")
-        self._waits_since = oldest
+        self._swept = True
+        for user_id in sorted({user_id for users in self._current.waiting_for.values() for user_id in users}):
+            waiting = self._current.users[user_id].waiting
+            if user_id not in self.users and any(wait.timestamp < oldest for wait in waiting):
+                self._drop_overdue(user_id, self._stage(user_id))
+
+    def _drop_unmet(self, user_id: str, state: UserState, wait: Waiting, why: str) -> None:
+        error = BadRecord("no_vector_in_time", f"article {wait.article_id!r} has no vector and {why} for this user")
+        self._drop(user_id, state, wait, error)
+
+    def _drop(self, user_id: str, state: UserState, wait: Waiting, error: BadRecord) -> None:
+        self.totals.waiting -= 1
+        self.totals.dead += 1
+        self.dropped.append(Dropped(user_id, wait, error))
+        # It had no effect and may come again, as a requeued dead letter does.
+        seen = hash64(_event_id(wait.value))
+        if seen in state.seen:
+            state.seen.remove(seen)
 
     def _stage(self, user_id: str) -> UserState:
         staged = self.users.get(user_id)
@@ -262,8 +295,8 @@ class Fold:
         assert state is not None
         return state
 
-    def _restart(self, user_id: str, waiting: list[Waiting]) -> UserState:
-        state = UserState(np.zeros(self._model.state_size, np.float32), waiting=waiting)
+    def _restart(self, user_id: str, before: UserState) -> UserState:
+        state = UserState(np.zeros(self._model.state_size, np.float32), waiting=before.waiting, cause=before.cause)
         self.users[user_id] = state
         self._moves.pop(user_id, None)
         return state
@@ -281,6 +314,13 @@ class Fold:
         self.stats[article_id] = ArticleStats(
             newest, before.impressions * kept + impressions * added, before.clicks * kept + clicks * added
         )
+
+
+def _event_id(value: bytes) -> str:
+    try:
+        return _identified(value).event_id
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
 
 
 def _weight(event: Event) -> float:

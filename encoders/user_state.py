@@ -12,6 +12,7 @@ from contract.messages import Cause
 from contract.records import ArticleStats, PartitionTotals, UserRecord, Waiting, Windows
 
 MASK64 = (1 << 64) - 1
+NEVER = 1 << 62
 
 
 def event_hash(partition: int, offset: int) -> int:
@@ -55,9 +56,7 @@ class UserState:
             waiting=self.waiting,
             cause=self.cause,
         )
-        return UserRecord(
-            self.vector, self.last_offset, self.folded, self.hash_sum, self.at, self.timestamp, windows
-        )
+        return UserRecord(self.vector, self.last_offset, self.folded, self.hash_sum, self.at, self.timestamp, windows)
 
     @classmethod
     def from_record(cls, record: UserRecord) -> UserState:
@@ -78,11 +77,12 @@ class PartitionState:
     stats: dict[str, ArticleStats] = field(default_factory=dict)
     totals: PartitionTotals = field(default_factory=PartitionTotals)
     waiting_for: dict[str, set[str]] = field(default_factory=dict)
-    waits_since: int = 1 << 62
+    waits_since: int = NEVER
 
-    def swept(self, oldest: int) -> None:
-        """Note that nothing older than ``oldest`` waits any more."""
-        self.waits_since = oldest if self.waiting_for else 1 << 62
+    def find_oldest_wait(self) -> None:
+        """Find ``waits_since`` anew, the timestamp before which nothing waits."""
+        waiting = {user_id for users in self.waiting_for.values() for user_id in users}
+        self.waits_since = min((w.timestamp for user_id in waiting for w in self.users[user_id].waiting), default=NEVER)
 
     def put(self, user_id: str, state: UserState | None) -> None:
         """Make ``state`` the current one of a user, None forgets them; keeps the index of waits."""

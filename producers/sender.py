@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import KafkaError
-
 from contract.errors import StoppressError
 from contract.messages import Article, Event, encode
 from contract.settings import Settings
@@ -34,7 +32,7 @@ class Sender:
     def __init__(self, settings: Settings, topics: Topics, *, name: str) -> None:
         self._topics = topics
         self._producer = make_producer(settings, name=name, extra={"linger.ms": 5})
-        self._failed: KafkaError | None = None
+        self._failed: str | None = None
         self.articles = 0
         self.events: dict[str, int] = {}
 
@@ -56,7 +54,7 @@ class Sender:
         """Take in what the broker answered. Raises :class:`StoppressError` where it refused a record."""
         self._producer.poll(0)
         if self._failed is not None:
-            raise StoppressError(f"Kafka did not take a record: {self._failed.str()}")
+            raise StoppressError(f"Kafka did not take a record: {self._failed}")
 
     def flush(self) -> None:
         """Block until everything queued has been taken. Raises :class:`StoppressError` where it was not."""
@@ -73,6 +71,6 @@ class Sender:
             except BufferError:
                 self._producer.poll(0.1)
 
-    def _answered(self, error: KafkaError | None, _message: Any) -> None:
+    def _answered(self, error: Any, _message: Any) -> None:
         if error is not None:
-            self._failed = error
+            self._failed = error.str()
