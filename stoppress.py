@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -213,6 +214,59 @@ def kafka_status(data: DataDir = Path("var/kafka")) -> None:
     typer.echo(f"Kafka runs at {found.bootstrap_servers} (pid {found.pid})" if found else "Kafka does not run")
     if not found:
         raise typer.Exit(1)
+
+
+@produce_app.command("simulate")
+def produce_simulate(
+    context: typer.Context,
+    users: Annotated[int, typer.Option(min=1)] = 2000,
+    archive: Annotated[int, typer.Option(min=1, help="articles published before the first click")] = 1000,
+    history: Annotated[float, typer.Option(min=0, help="clicks per user before the first list")] = 0.0,
+    clicks_per_second: Annotated[float, typer.Option(min=0)] = 500.0,
+    publications_per_second: Annotated[float, typer.Option(min=0)] = 1.0,
+    seconds: Annotated[float | None, typer.Option(help="how long to click; until Ctrl-C where not given")] = None,
+    seed: Annotated[int, typer.Option()] = 1,
+    taste: Annotated[bool, typer.Option(help="whether users differ in what they like")] = True,
+    report: Annotated[Path | None, typer.Option(help="write the figures as JSON")] = None,
+    progress: Annotated[bool, typer.Option("--progress", help="a line of JSON a second instead of text")] = False,
+    corpus: Annotated[Path | None, typer.Option(help="only write articles to this file, JSON lines")] = None,
+    corpus_articles: Annotated[int, typer.Option(min=1, help="how many of them")] = 3000,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="mind=DIR or globo=DIR: only print how the shapes compare with real data")
+    ] = None,
+) -> None:
+    """A newsroom that publishes, and readers who look at their real lists and click by hidden tastes."""
+    from producers.newsroom import write_corpus
+    from producers.simulate import progress_line, simulate
+    from streams.worker import Stop, set_up_logging
+
+    if corpus is not None:
+        write_corpus(corpus, corpus_articles)
+        typer.echo(f"{corpus_articles} articles in {corpus}")
+        return
+    settings = _settings(context)
+    set_up_logging("warning")
+    has_encoder = (settings.encoder / "manifest.json").exists()
+    result = simulate(
+        settings,
+        users=users,
+        archive=archive,
+        history=history,
+        clicks_per_second=clicks_per_second,
+        publications_per_second=publications_per_second,
+        seconds=seconds,
+        seed=seed,
+        taste=taste,
+        report=report,
+        on_progress=lambda figures: typer.echo(json.dumps(figures) if progress else progress_line(figures)),
+        article_vectors=_model(settings)[0].article_vectors if has_encoder else None,
+        stop=Stop.on_signals(),
+    )
+    if not progress:
+        typer.echo(
+            f"CTR personal {result.ctr.personal or 0:.1%}, popular {result.ctr.popular or 0:.1%}; "
+            f"precision {result.precision.personal or 0:.1%}, {result.precision.popular or 0:.1%}"
+        )
 
 
 @dead_letters_app.command("list")

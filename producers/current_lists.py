@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from contract.messages import POPULAR, Cause
 from contract.settings import Settings
+from streams.record import Record
 from streams.table import TableReader
 
 
@@ -75,8 +75,8 @@ class CurrentLists:
 
     def catch_up(self) -> None:
         """Block until everything has been read that is in the topic now."""
-        for message in self._reader.catch_up():
-            self._take(message)
+        for record in self._reader.catch_up():
+            self._take(record)
 
     def measure_from(self, moment: float) -> None:
         """Measure the latency of lists received from ``moment`` (``time.time()``) on."""
@@ -84,8 +84,8 @@ class CurrentLists:
 
     def poll(self, seconds: float) -> None:
         """Take in what comes within ``seconds``."""
-        for message in self._reader.poll(seconds, limit=1000):
-            self._take(message)
+        for record in self._reader.poll(seconds, limit=1000):
+            self._take(record)
 
     def of(self, user: int) -> CurrentList | None:
         """The user's own list, if there is one that is not merely the popular one under their name."""
@@ -109,9 +109,9 @@ class CurrentLists:
         """Close the reader; blocks briefly."""
         self._reader.close()
 
-    def _take(self, message: Any) -> None:
-        key, value = message.key(), message.value()
-        user = self._numbers.get(key)
+    def _take(self, record: Record) -> None:
+        key, value = record.key(), record.value()
+        user = None if key is None else self._numbers.get(key)
         if user is not None:
             self._raw[user] = value
             self._decoded[user] = None

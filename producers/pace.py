@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MOST_VIEWS = 4.0
+"""Views for each wanted click: where people click less, there are fewer clicks rather than more views."""
+
 
 class Pace:
     """How many views bring the wanted clicks: learns the clicks a view brings, and catches up slowly."""
@@ -31,4 +34,4 @@ class Pace:
         """Take in what came of some views."""
         if views:
             weight = min(1.0, views / 500)
-            self._per_view = max(0.02, (1 - weight) * self._per_view + weight * clicks / views)
+            self._per_view = max(1 / MOST_VIEWS, (1 - weight) * self._per_view + weight * clicks / views)

@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 LIKED: Final = 1.5
 """Log-odds from which on a story line counts as truly liked."""
 
-_BASE = -2.5
+_BASE = -2.2
 _FAVOURITES = (0.30, 0.45, 0.25)
 _IN_FAVOURITE, _ELSEWHERE, _SHARED = 0.2, -1.2, 0.0
 _LIKED_IN_FAVOURITE, _LIKED_ELSEWHERE = 0.30, 0.015
