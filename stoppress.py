@@ -150,9 +150,12 @@ def demo(
     set_up_logging("warning")
     source = ["produce", "simulate", "--progress", f"--users={users}", f"--archive={articles}",
               f"--clicks-per-second={clicks_per_second}"]  # fmt: skip
+    strap = f"{users:,} simulated readers, {articles:,} fresh articles, a real Kafka on this machine"
     if replay is not None:
         source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1])]
-    code = run_demo(settings, lambda s: _model(s)[0], Stop.on_signals(), source=source, seconds=seconds, report=report)
+        strap = "A real day of news and clicks, sped up, through a real Kafka on this machine"
+    stop = Stop.on_signals()
+    code = run_demo(settings, lambda s: _model(s)[0], stop, source=source, strap=strap, seconds=seconds, report=report)
     raise typer.Exit(code)
 
 

@@ -17,6 +17,7 @@ from contract.messages import Cause
 from contract.records import PARTITION_KEY, PartitionTotals, decode_totals
 from contract.settings import Settings
 from contract.topics import Topics
+from demo.audience import Audience
 from demo.latencies import Latencies
 from streams.dead_letters import read as read_dead_letter
 from streams.table import TableReader
@@ -106,7 +107,7 @@ class Observer:
         self._published: set[bytes] = set()
         self._embedded: set[bytes] = set()
         self._measure_from = float("inf")
-        self._active: Counter[str] = Counter()
+        self._audience = Audience()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._threads = [
@@ -166,12 +167,12 @@ class Observer:
     @property
     def users(self) -> int:
         """How many users have had a list."""
-        return len(self._active)
+        return len(self._audience)
 
-    def most_active(self, count: int) -> list[str]:
-        """The users with the most lists so far."""
+    def choose_users(self, count: int) -> list[str]:
+        """Users whose feeds are worth showing side by side; empty while there are none."""
         with self._lock:
-            return [user for user, _ in self._active.most_common(count)]
+            return self._audience.choose(count, time.monotonic())
 
     def watch(self, article_id: str, title: str, at: int) -> None:
         """From now on, follow into whose lists this article comes; ``at`` in epoch ms."""
@@ -222,8 +223,9 @@ class Observer:
                 if key.startswith(b"~"):
                     continue
                 user = key.decode(errors="replace")
-                self._active[user] += 1
-                if reach is not None and any(item.article_id == reach.article_id for item in seen.items):
+                articles = frozenset([item.article_id for item in seen.items])
+                self._audience.take(user, articles, now)
+                if reach is not None and reach.article_id in articles:
                     reach.users.add(user)
         if reach is not None and reach.users:
             _note_reach(reach, now_ms)
