@@ -84,9 +84,11 @@ async function read(item, position, list) {
   if (sent.has(item.article_id)) return;
   const clicked = performance.now();
   sent.set(item.article_id, clicked);
+  columns.get(you).expects = true;
   const answer = await send("click", { user_id: you, article_id: item.article_id, list_id: list.list_id, position, reason: item.reason, source: item.source });
   if (!answer) {
     sent.delete(item.article_id);
+    columns.get(you).expects = sent.size > 0;
     columns.get(you).list.querySelector(".reading")?.classList.remove("reading");
   }
 }
@@ -99,6 +101,7 @@ function answered(list) {
     sent.delete(articleId);
     const took = Math.round(performance.now() - clicked);
     const column = columns.get(you);
+    column.expects = sent.size > 0;
     column.cause.replaceChildren(el("b", "", `${count(took)} ms`), el("span", "", "from your click to this list"));
     column.root.classList.remove("answered");
     void column.root.offsetWidth; // restarts the animation
