@@ -14,7 +14,7 @@ from contract.records import ArticleMeta, ArticleRecord, encode_article
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.text import TextEncoder, article_text
-from streams.dead_letters import headers_of
+from streams.dead_letters import DeadLetter
 from streams.group import GroupInput, Stopped
 from streams.health import HealthServer
 from streams.record import Record
@@ -71,8 +71,7 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
                     for (message, article), record in zip(articles, vectors, strict=True):
                         _send(output, topics.article_vectors, message, article, record)
                     for message, error in bad:
-                        headers = headers_of(topics.articles, message.partition(), message.offset(), NAME, error)
-                        output.send(topics.dead_letters, message.key(), message.value(), headers=headers)
+                        DeadLetter.of(message, NAME, error).send(output, topics.dead_letters)
             except TransactionFailed:
                 source.reread()
                 continue

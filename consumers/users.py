@@ -13,7 +13,7 @@ from contract.records import PARTITION_KEY, encode_plain, encode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.decay import Decay
-from streams.dead_letters import headers_of
+from streams.dead_letters import DeadLetter
 from streams.group import GroupInput, Stopped
 from streams.health import HealthServer
 from streams.transactions import TransactionalOutput
@@ -87,11 +87,13 @@ def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
             output.send(topics.article_stats, article_id.encode(), value, partition)
         output.send(topics.user_vectors, PARTITION_KEY, encode_plain(fold.totals), partition)
         for dropped in fold.dropped:
-            headers = headers_of(topics.user_events, partition, dropped.waited.offset, NAME, dropped.error)
-            output.send(topics.dead_letters, dropped.user_id.encode(), dropped.waited.value, headers=headers)
+            error, waited = dropped.error, dropped.waited
+            DeadLetter(
+                topics.user_events, partition, waited.offset, NAME, error.reason, error.detail,
+                dropped.user_id.encode(), waited.value,
+            ).send(output, topics.dead_letters)  # fmt: skip
     for message, error in batch.bad:
-        headers = headers_of(topics.user_events, message.partition(), message.offset(), NAME, error)
-        output.send(topics.dead_letters, message.key(), message.value(), headers=headers)
+        DeadLetter.of(message, NAME, error).send(output, topics.dead_letters)
 
 
 def _count(batch: Batch, records: int, tables: UserTables) -> None:
