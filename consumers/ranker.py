@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -47,11 +47,9 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
     articles = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
     popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
     stats = TableReader(settings, topics.article_stats, name=f"{NAME}.stats")
-    fresh = FreshArticles(settings, articles.table, popularity)
-    lists = RankerLists(settings, topics, model, fresh)
+    lists = RankerLists(settings, topics, model, FreshArticles(settings, articles.table, popularity))
     restored = articles.catch_up()
-    for record in stats.catch_up():
-        _count_in(popularity, record)
+    _count_in(popularity, stats.catch_up())
     lists.take_articles(restored, _now_ms())
     changelogs = [topics.recommendations]
     try:
@@ -66,18 +64,13 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
             # 1. Consume changed users, new articles and statistics.
             records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
             health.ready(bool(source.assigned))
-            for record in stats.poll(limit=20_000):
-                _count_in(popularity, record)
+            _count_in(popularity, stats.poll(limit=20_000))
             # 2. Find whose list is due, and rank.
             now = _now_ms()
             lists.take_users(records, now)
             lists.take_articles(articles.poll(), now)
-            due = lists.due(now)
-            began = time.perf_counter()
-            publications = list(lists.rank(due, now))
-            if due:
-                RANK_SECONDS.observe(time.perf_counter() - began)
-                RANKED.inc(len(due))
+            # Without partitions nothing may be published: no offsets would fence it.
+            publications = _rank(lists, now) if source.assigned else []
             if records or publications:
                 try:
                     # 3. Write lists and the offsets of all owned partitions in one transaction.
@@ -89,7 +82,7 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
                     # 4. Aborted or unknown: what was computed is dropped and read again.
                     source.reread()
                     continue
-                _count(publications, lists, fresh)
+                _count(publications, lists)
             if (moment := time.monotonic()) > next_lag:
                 source.measure_lag()
                 next_lag = moment + 5
@@ -102,16 +95,27 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         stats.close()
 
 
+def _rank(lists: RankerLists, now_ms: int) -> list[Publication]:
+    due = lists.due(now_ms)
+    began = time.perf_counter()
+    publications = list(lists.rank(due, now_ms))
+    if due:
+        RANK_SECONDS.observe(time.perf_counter() - began)
+        RANKED.inc(len(due))
+    return publications
+
+
 def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _count_in(popularity: Popularity, record: Record) -> None:
-    value = record.value()
-    popularity.put(record.partition(), text_key(record), None if value is None else decode_stats(value))
+def _count_in(popularity: Popularity, records: Iterable[Record]) -> None:
+    for record in records:
+        value = record.value()
+        popularity.put(record.partition(), text_key(record), None if value is None else decode_stats(value))
 
 
-def _count(publications: Sequence[Publication], lists: RankerLists, fresh: FreshArticles) -> None:
+def _count(publications: Sequence[Publication], lists: RankerLists) -> None:
     now = _now_ms()
     for publication in publications:
         if publication.result is None:
@@ -124,5 +128,5 @@ def _count(publications: Sequence[Publication], lists: RankerLists, fresh: Fresh
         elif cause.kind == "article":
             PUBLISH_TO_LIST.observe(max(0, now - cause.at) / 1000)
     READERS.set(lists.user_count())
-    FRESH.set(len(fresh.catalogue.ids))
+    FRESH.set(lists.article_count())
     PUT_OFF.set(lists.put_off())
