@@ -79,7 +79,7 @@ def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
     topics, model = _model(settings)
     require_topics(settings, topics.specs())
     Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
-    return topics, model, Stop.on_signals()
+    return topics, model, Stop.on_signals(settings.shutdown_seconds)
 
 
 @run_app.command("articles")

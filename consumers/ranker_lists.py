@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_pending import Pending
-from contract.errors import BadRecord
+from contract.errors import BadRecord, UnreadableState
 from contract.messages import POPULAR, Cause, Item, List, decode
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, UserRecord, decode_user
@@ -29,7 +29,7 @@ from ranking.readers import NEVER, OTHER, ReaderTable
 from ranking.reasons import REASONS, SOURCE_OF, carriers
 from ranking.scoring import PARTS, Ranked, Weights, common_parts, concerned, rank
 from streams.record import Record, text_key
-from streams.table import read_to_end
+from streams.restore import Restore
 from streams.worker import Log
 
 BATCH_USERS = 512
@@ -76,26 +76,27 @@ class RankerLists:
         """How many users wait for their ranking."""
         return len(self._pending)
 
-    def restore(self, committed: dict[int, int]) -> None:
+    def restore(self, restore: Restore) -> None:
         """Read users up to their committed offsets, and their present lists; all are ranked soon. Blocks.
 
         Where compaction took a state that was ranked, its successor is still to come, or its user was forgotten.
         """
-        partitions = list(committed)
         still_to_come: dict[str, bool] = {}
         states: dict[str, tuple[int, UserRecord]] = {}
-        for record in self._read(self._topics.user_vectors, partitions):
-            if record.offset() >= committed[record.partition()]:
+
+        def put_user(record: Record) -> None:
+            if record.offset() >= restore.committed[record.partition()]:
                 still_to_come[text_key(record)] = record.value() is not None
             else:
                 self._collect(record, states)
             if len(states) >= RESTORED_AT_ONCE:
                 self._put_users(states, ranked_at=0)
+
+        restore.read(self._topics.user_vectors, put_user)
         self._put_users(states, ranked_at=0)
-        for record in self._read(self._topics.recommendations, partitions):
-            self._put_list(record, still_to_come)
-        self._owned.update(partitions)
-        Log("ranker").info("restored", partitions=len(partitions), users=len(self._readers))
+        restore.read(self._topics.recommendations, lambda record: self._put_list(record, still_to_come))
+        self._owned.update(restore.committed)
+        self.drop(restore.damaged)
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget everything about these partitions."""
@@ -109,7 +110,12 @@ class RankerLists:
         """Take in changed user states; a cause in them makes the list due."""
         states: dict[str, tuple[int, UserRecord]] = {}
         for record in records:
-            user = self._collect(record, states)
+            try:
+                user = self._collect(record, states)
+            except UnreadableState as error:  # the list stays as it is until the users worker has mended the state
+                place = f"{record.topic()}[{record.partition()}]@{record.offset()}"
+                Log("ranker").error("unreadable_state", record=f"{place}: {error}")
+                continue
             if user is not None and user.windows.cause is not None:
                 self._pending.add(text_key(record), user.windows.cause)
         self._put_users(states, ranked_at=now_ms)
@@ -154,9 +160,6 @@ class RankerLists:
                 user_id = self._readers.ids[row]
                 result = self._list(user_id, items, cause, now_ms, fallback=fallback)
                 yield Publication(user_id, int(self._readers.partition[row]), result)
-
-    def _read(self, topic: str, partitions: list[int]) -> Iterator[Record]:
-        return read_to_end(self._settings, topic, name="ranker.restore", partitions=partitions)
 
     def _collect(self, record: Record, states: dict[str, tuple[int, UserRecord]]) -> UserRecord | None:
         """Note the state in a record, to be put with others; forget the user at once where there is none."""

@@ -16,10 +16,9 @@ from contract.messages import MAX_ARTICLE_BYTES, MAX_EVENT_BYTES
 from contract.settings import Settings
 from contract.topics import Topics
 from streams.clients import make_admin, make_consumer, make_producer
-from streams.group import FENCED_CODES
 from streams.record import Record
 from streams.table import read_to_end
-from streams.transactions import TransactionalOutput
+from streams.transactions import FENCED_CODES, TransactionalOutput
 
 DEAD_LETTERS = Counter(
     "stoppress_dead_letters_total", "Records that could not be used, by worker and reason", ["worker", "reason"]
