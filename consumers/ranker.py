@@ -64,13 +64,13 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         while not stop.requested:
             # 1. Consume changed users, new articles and statistics.
             records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            now = _now_ms()
+            _count_in(popularity, stats.poll(limit=20_000))
+            lists.take_articles(articles.poll(), now)
             if not source.assigned:
                 continue  # what is revoked may be another's by now
-            _count_in(popularity, stats.poll(limit=20_000))
             # 2. Find whose list is due, and rank.
-            now = _now_ms()
             lists.take_users(records, now)
-            lists.take_articles(articles.poll(), now)
             publications = _rank(lists, now)
             if records or publications:
                 try:
