@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -50,6 +51,8 @@ def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _refused(f"create {name}", error) from None
             done.append(f"somebody else has just created {name}")
+    _await(lambda: admin.list_topics(timeout=30).topics.keys() >= {spec.name for spec in missing})
+    altered: set[str] = set()
     for line, change in _differences(admin, [s for s in specs if s.name in existing]):
         if alter and change is not None:
             for future in admin.incremental_alter_configs([change]).values():
@@ -57,10 +60,19 @@ def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool
                     future.result()
                 except KafkaException as error:
                     raise _refused(f"alter {change.name}", error) from None
+            altered.add(line)
             done.append(f"altered {line}")
         else:
             done.append(f"differs {line}")
+    _await(lambda: altered.isdisjoint(line for line, _ in _differences(admin, specs)) if altered else True)
     return done
+
+
+def _await(visible: Callable[[], bool]) -> None:
+    """Block until brokers tell what the controller has done, which takes them some milliseconds."""
+    deadline = time.monotonic() + 10
+    while not visible() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
