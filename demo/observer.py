@@ -107,6 +107,7 @@ class Observer:
         self._published: set[bytes] = set()
         self._embedded: set[bytes] = set()
         self._measure_from = float("inf")
+        self._live_from_ms = 0
         self._audience = Audience()
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -133,9 +134,10 @@ class Observer:
         for reader in (self._lists, self._events, self._states, self._articles, self._vectors, self._dead):
             reader.close()
 
-    def measure_from(self, seconds_from_now: float) -> None:
-        """Latencies received earlier than that stay out of the run's figures."""
-        self._measure_from = time.monotonic() + seconds_from_now
+    def begin(self, settling_seconds: float) -> None:
+        """The source is live: latencies are those of what is sent from now on, and count after some seconds."""
+        self._live_from_ms = time.time_ns() // 1_000_000
+        self._measure_from = time.monotonic() + settling_seconds
 
     def account(self) -> Account:
         """What was sent and what became of it, as far as has been read."""
@@ -216,7 +218,9 @@ class Observer:
                     continue
                 self.lists_published += 1
                 seen = _decode_list(value)
-                if seen.cause.kind == "event":
+                if not 0 < self._live_from_ms <= seen.cause.at:
+                    pass
+                elif seen.cause.kind == "event":
                     self.event_to_list.add(now_ms - seen.cause.at, now, counts=counts)
                 elif seen.cause.kind == "article":
                     self.publish_to_list.add(now_ms - seen.cause.at, now, counts=counts)

@@ -155,7 +155,7 @@ class _Demo:
                         return
                 elif sender.live.is_set():
                     began = time.monotonic()
-                    room.observer.measure_from(LATENCIES_AFTER_SECONDS)
+                    room.observer.begin(LATENCIES_AFTER_SECONDS)
 
     def settle(self, sender: Source, room: DemoRoom) -> bool:
         """Stop the source, wait until all it sent is accounted for; False where that took too long."""

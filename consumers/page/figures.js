@@ -124,6 +124,7 @@ export class Figures {
     put("ctr-personal", percent(personal));
     put("ctr-popular", percent(popular));
     put("ctr-lift", personal && popular ? `×${(personal / popular).toFixed(2)}` : "");
+    id("ctr-lift").classList.toggle("better", personal > popular);
     if (personal == null) return;
     const last = this.ctr.at(-1);
     if (last && f.at - last[0] < 900) return;
