@@ -21,7 +21,7 @@ from ranking.catalogue import Catalogue
 
 Floats = NDArray[np.float32]
 PARTS = ("long", "short", "popularity", "freshness", "fatigue")
-ALIKE = 1e-4
+ALIKE = 1e-3
 """Below this deviation the cosines are all the same to a user, and what is left of them is rounding."""
 CONCERNED_AT_ONCE = 8_000_000
 
