@@ -217,8 +217,8 @@ class RankerLists:
         try:
             hashes = [hash64(item.article_id) for item in decode(List, value).items]
         except BadRecord:
-            hashes = []
-        if not 0 < len(hashes) <= length:
+            return np.full(length, OTHER)
+        if len(hashes) > length:
             return np.full(length, OTHER)
         return np.array(hashes + [0] * (length - len(hashes)), np.uint64)
 

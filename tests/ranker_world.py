@@ -88,7 +88,8 @@ class World:
         self.table = ArticleTable(DIMS)
         self.popularity = Popularity(self.settings.partitions, 6 * HOUR)
         self.fresh = FreshArticles(self.settings, self.table, self.popularity)
-        self.lists = RankerLists(self.settings, Topics(self.settings, "00000000"), MODEL, self.fresh)
+        self.topics = Topics(self.settings, "00000000")
+        self.lists = RankerLists(self.settings, self.topics, MODEL, self.fresh)
         self.own(owned)
         self.now = NOW
 
