@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,9 @@ from contract.topics import Topics
 if TYPE_CHECKING:
     from encoders.decay import Decay
     from streams.worker import Stop
+
+# A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics of the namespace.")
