@@ -7,6 +7,7 @@ once the transaction that carries them is known to be committed, and :meth:`Fold
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ class Fold:
             state = self._restart(user_id, state)
         if event.event_id:
             seen = hash64(event.event_id)
-            if seen in state.seen:
+            if _place(state.seen, seen) >= 0:
                 self.totals.duplicate += 1
                 return
             _append(state.seen, seen, self._limits.seen)
@@ -205,7 +206,7 @@ class Fold:
                 _count_shown(state, hash64(item.article_id), self._limits.shown)
         else:
             article = hash64(event.article_id)
-            if article not in state.read:
+            if _place(state.read, article) < 0:
                 _append(state.read, article, self._limits.read)
             if event.kind == "click":
                 self._count(event.article_id, at, clicks=1.0)
@@ -329,6 +330,15 @@ def _weight(event: Event) -> float:
     return WEIGHTS[event.kind]
 
 
+def _place(window: array[int], value: int) -> int:
+    """Return where ``value`` stands in a window, -1 where it does not; bytes are compared faster than numbers."""
+    content, sought = window.tobytes(), value.to_bytes(8, sys.byteorder)
+    at = content.find(sought)
+    while at >= 0 and at % 8:
+        at = content.find(sought, at + 1)
+    return at // 8
+
+
 def _append(window: array[int], value: int, length: int) -> None:
     window.append(value)
     if len(window) > length:
@@ -338,8 +348,7 @@ def _append(window: array[int], value: int, length: int) -> None:
 def _count_shown(state: UserState, article: int, length: int) -> None:
     """Count one more showing; the article becomes the newest of its window."""
     count = 0
-    if article in state.shown:
-        place = state.shown.index(article)
+    if (place := _place(state.shown, article)) >= 0:
         count = state.shown_counts[place]
         del state.shown[place], state.shown_counts[place]
     _append(state.shown, article, length)
