@@ -220,9 +220,9 @@ def _start_broker(data: Path, status: Status) -> LocalBroker:
         time.sleep(TICK_SECONDS)
     shutil.rmtree(data, ignore_errors=True)
     try:
-        return LocalBroker.start(data, port=BROKER_PORT, say=status.say)
+        return LocalBroker.start(data, port=BROKER_PORT, throughput=True, say=status.say)
     except PortInUse:
-        return LocalBroker.start(data, port=0, say=status.say)
+        return LocalBroker.start(data, port=0, throughput=True, say=status.say)
 
 
 def _child(name: str, settings: Settings, port: int, folder: Path) -> Child:
