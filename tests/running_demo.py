@@ -107,6 +107,11 @@ class RunningDemo:
         answer: dict[str, Any] = httpx.get(f"{self.await_page()}/v1/feed/{user_id}").json()
         return answer
 
+    def pids(self, words: str) -> list[int]:
+        """The processes of this demo, guards left out, with ``words`` in their command line."""
+        commands = left_running(self.folder).items()
+        return [pid for pid, command in commands if words in command and "guard.py" not in command]
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal; block until it has ended and return the exit code."""
         self.process.send_signal(number)

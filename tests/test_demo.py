@@ -201,17 +201,21 @@ def test_a_taken_port_ends_the_start_in_one_line(tmp_path: Path, encoder_path: P
     assert not (tmp_path / "var" / "demo" / "kafka").exists(), "before anything was started"
 
 
-def test_without_an_encoder_or_a_place_for_the_report_nothing_starts(tmp_path: Path) -> None:
+def test_without_an_encoder_data_to_replay_or_a_place_for_the_report_nothing_starts(tmp_path: Path) -> None:
     settings = load([f"encoder={tmp_path}"], environ={})
-    assert "make encoder" in refused(stoppress(settings, "demo"))
     (tmp_path / "file").touch()
+    assert "make encoder" in refused(stoppress(settings, "demo"))
+    assert "news.tsv" in refused(stoppress(settings, "demo", "--replay", "mind", str(tmp_path)))
     assert "report.json" in refused(stoppress(settings, "demo", "--report", f"{tmp_path}/file/report.json"))
 
 
-def test_a_replay_without_its_files_ends_in_one_line(tmp_path: Path, encoder_path: Path) -> None:
-    with RunningDemo(tmp_path, "--replay", "mind", "MIND") as demo:
-        assert demo.wait() == 2
-    assert re.search(r"^stoppress: the source ended with exit code 2: .*MIND/news.tsv", demo.said(), re.MULTILINE)
+def test_a_source_that_dies_ends_the_demo_in_one_line(tmp_path: Path, encoder_path: Path) -> None:
+    with RunningDemo(tmp_path, *SMALL) as demo:
+        demo.await_page()
+        (source,) = await_true(lambda: demo.pids("produce simulate") or None, "a source")
+        os.kill(source, signal.SIGKILL)
+        assert demo.wait() == 1
+    assert re.search(r"^stoppress: the source ended with exit code 247: .*$", demo.said(), re.MULTILINE)
     assert "Traceback" not in demo.said()
     assert left_running(tmp_path) == {}
 

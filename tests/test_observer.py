@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from contract.messages import Article, Cause, CauseKind, Event, Item, List, encode
 from contract.records import PARTITION_KEY, PartitionTotals, encode_plain
@@ -19,7 +19,8 @@ from demo.observer import Account, Observer
 from demo.suggestions import LONGEST, suggested_headlines
 from producers.newsroom import CATEGORIES
 from streams.admin import create_topics
-from streams.clients import make_producer
+from streams.clients import make_admin, make_producer
+from streams.table import end_offsets
 from tests.pipeline import await_true, now_ms
 
 
@@ -29,9 +30,19 @@ class System:
     def __init__(self, settings: Settings) -> None:
         self.topics = Topics(settings, "test")
         create_topics(settings, self.topics.specs())
+        self._admin = make_admin(settings)
         self.producer: Producer = make_producer(settings, name="test")
+        await_true(self._led, "leaders of all partitions", 30)
         self.observer = Observer(settings, self.topics)
         self.observer.start()
+
+    def _led(self) -> bool:
+        try:
+            for spec in self.topics.specs():
+                end_offsets(self._admin, spec.name, range(spec.partitions))
+        except KafkaException:
+            return False
+        return True
 
     def events(self, partition: int, count: int) -> None:
         for _ in range(count):
