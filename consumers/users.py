@@ -9,10 +9,12 @@ from prometheus_client import Counter, Gauge, Histogram
 from consumers.article_view import ArticleView
 from consumers.user_tables import Batch, UserTables
 from contract.errors import TransactionFailed
+from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, encode_plain, encode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.decay import Decay
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS
 from streams.dead_letters import headers_of
 from streams.group import GroupInput, Stopped
 from streams.health import HealthServer
@@ -20,7 +22,11 @@ from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Stop
 
 NAME = "users"
-EVENTS = Counter("stoppress_events_total", "Events by what became of them", ["outcome"])
+EVENTS = Counter("stoppress_events_total", "Events by kind and what became of them", ["kind", "outcome"])
+SHOWN = Counter("stoppress_impressions_total", "Items seen, as counted in statistics", ["position", "reason"])
+CLICKED = Counter("stoppress_clicks_total", "Clicks, as counted in statistics", ["position", "reason"])
+LIMITED = Counter("stoppress_rate_limited_events_total", "Events of users too fast to count in statistics")
+ABSORBS = Counter("stoppress_absorbs_written_total", "What merged users handed over, in records")
 BATCH = Histogram("stoppress_users_batch_events", "Events in a batch", buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384))
 FOLD_SECONDS = Histogram(
     "stoppress_fold_seconds", "Decoding and folding one batch",
@@ -36,7 +42,7 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
     articles = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
     articles.catch_up()
     tables = UserTables(settings, topics, model, articles.table)
-    changelogs = [topics.user_vectors, topics.article_stats]
+    changelogs = [topics.user_vectors, topics.article_stats, topics.co_reads]
     try:
         output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
         source = GroupInput(settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, stop=stop)
@@ -58,7 +64,7 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
                 try:
                     # 3. Write states, statistics, totals, dead letters and offsets in one transaction.
                     with output.transaction(source, source.positions_after(records)):
-                        _send(output, topics, batch)
+                        _send(output, topics, settings.partitions, batch)
                 except TransactionFailed:
                     # 4a. Aborted or unknown: read offsets and tables again.
                     source.reread()
@@ -77,17 +83,23 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         articles.close()
 
 
-def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
+def _send(output: TransactionalOutput, topics: Topics, partitions: int, batch: Batch) -> None:
     for partition, fold in batch.folds.items():
         for user_id, state in fold.users.items():
-            value = None if state is None else encode_user(state.to_record())
+            value = None if state is None else encode_user(state)
             output.send(topics.user_vectors, user_id.encode(), value, partition)
-        for article_id, stats in fold.stats.items():
+        for article, stats in fold.stats.items():
             value = None if stats is None else encode_plain(stats)
-            output.send(topics.article_stats, article_id.encode(), value, partition)
+            output.send(topics.article_stats, article.encode(), value, partition)
+        for article, sums in fold.co_reads.items():
+            value = None if sums is None else encode_plain(sums.to_co_reads(CO_READS_HALF_LIFE_MS))
+            output.send(topics.co_reads, article.encode(), value, partition)
         output.send(topics.user_vectors, PARTITION_KEY, encode_plain(fold.totals), partition)
+        for absorb in fold.absorbs:
+            key = absorb.user_id.encode()
+            output.send(topics.user_events, key, absorb.value, partition_of(key, partitions))
         for dropped in fold.dropped:
-            headers = headers_of(topics.user_events, partition, dropped.waited.offset, NAME, dropped.error)
+            headers = headers_of(topics.user_events, dropped.partition, dropped.waited.offset, NAME, dropped.error)
             output.send(topics.dead_letters, dropped.user_id.encode(), dropped.waited.value, headers=headers)
     for message, error in batch.bad:
         headers = headers_of(topics.user_events, message.partition(), message.offset(), NAME, error)
@@ -97,8 +109,13 @@ def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
 def _count(batch: Batch, records: int, tables: UserTables) -> None:
     if records:
         BATCH.observe(records)
-    for outcome, count in batch.outcomes().items():
-        if count > 0:
-            EVENTS.labels(outcome).inc(count)
+    for fold in batch.folds.values():
+        for labels, count in fold.outcomes.items():
+            EVENTS.labels(*labels).inc(count)
+        for way, count in fold.statistics.ways().items():
+            metric = SHOWN if way.kind == "impression" else CLICKED
+            metric.labels("" if way.position is None else way.position, way.reason).inc(count)
+        LIMITED.inc(fold.limited)
+        ABSORBS.inc(len(fold.absorbs))
     USERS.set(tables.user_count())
     WAITING.set(tables.waiting_count())
