@@ -110,8 +110,9 @@ def _count(batch: Batch, records: int, tables: UserTables) -> None:
     if records:
         BATCH.observe(records)
     for fold in batch.folds.values():
-        for labels, count in fold.outcomes.items():
-            EVENTS.labels(*labels).inc(count)
+        for outcome in ("folded", "waiting", "duplicate", "dead"):
+            for kind, count in getattr(fold.account, outcome).items():
+                EVENTS.labels(kind, outcome).inc(count)
         for way, count in fold.statistics.ways().items():
             metric = SHOWN if way.kind == "impression" else CLICKED
             metric.labels("" if way.position is None else way.position, way.reason).inc(count)

@@ -70,7 +70,7 @@ class Article(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
 
 
-class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One item of an impression, as the list that showed it gave it."""
 
     article_id: Id
@@ -80,7 +80,7 @@ class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     propensity: Annotated[float | None, Meta(description="Probability with which it was shown there.")] = None
 
 
-class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An event that an absorb carries over. ``offset`` is given where the event had not been folded yet."""
 
     event: Annotated[msgspec.Raw, Meta(description="A click, dwell, like, dislike, share, follow or mute, as sent.")]
@@ -89,7 +89,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timestamp: Annotated[Time, Meta(description="Its record's, epoch milliseconds; 0: not known.")] = 0
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Something a user did, key ``user_id``. An empty ``event_id`` is never a duplicate."""
 
     user_id: Id
@@ -111,7 +111,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
+class Cause(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The oldest record that asked for this list; ``at`` is its Kafka timestamp."""
 
     kind: CauseKind

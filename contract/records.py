@@ -56,7 +56,7 @@ class ArticleRecord(msgspec.Struct, frozen=True):
     meta: ArticleMeta
 
 
-class Waiting(msgspec.Struct, frozen=True, array_like=True):
+class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An event on an article without a vector, as it came; ``timestamp`` is its record's.
 
     ``carried_from`` is -1, or the partition in which its record lay, where an absorb carried it over from another
@@ -71,7 +71,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True):
     counted: bool = False
 
 
-class Windows(msgspec.Struct, omit_defaults=True):
+class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     """The bounded rest of a user's state, oldest first; ids as 64-bit hashes, uint64 bytes.
 
     ``read_kinds`` (uint8, the bits of :data:`KIND_BITS`) goes with ``read``, ``shown_counts`` (uint8)
@@ -109,7 +109,7 @@ class Recent(NamedTuple):
     dwell_ms: int
 
 
-class UserRecord(msgspec.Struct):
+class UserRecord(msgspec.Struct, gc=False):
     """A user's state: ``numbers`` are float32 [S], little-endian, as of event time ``at``.
 
     ``last_offset`` is the last record taken into it, ``folded`` and ``hash_sum`` the count and the
@@ -150,7 +150,7 @@ class PartitionTotals(msgspec.Struct, omit_defaults=True):
     sources: tuple[str, ...] = ()
 
 
-class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True):
+class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Impressions and clicks of one article or source in one partition, decayed to event time ``at``.
 
     ``positions`` (by the first position of each bucket) and ``reasons`` hold impressions and clicks of those
@@ -177,12 +177,7 @@ class CoReads(msgspec.Struct, frozen=True, omit_defaults=True):
 SOURCE_PREFIX = "~source/"
 KIND_BITS: dict[Kind, int] = {"click": 1, "dwell": 2, "like": 4, "share": 8, "dislike": 16}
 _KIND_OF_BIT = {bit: kind for kind, bit in KIND_BITS.items()}
-RECENT = struct.Struct("<QqI")
-
-
-def recent_bytes(article: int, at: int, kind: Kind, dwell_ms: int) -> bytes:
-    """Return an entry of ``recents``; ``dwell_ms`` at most 65,535."""
-    return RECENT.pack(article, at, KIND_BITS[kind] << 16 | dwell_ms)
+RECENT = struct.Struct("<QqI")  # hash, time, bit of the kind << 16 | dwell_ms
 
 
 def recents_of(windows: Windows) -> list[Recent]:

@@ -35,12 +35,12 @@ class ArticleTable:
     ``vectors`` is float32 [capacity, dims]; ``hashes`` uint64, the times int64 in epoch ms,
     ``listed`` whether the row holds an article, ``held`` whether an editor holds it back, all
     [capacity]. Rows that hold none are zero. ``hash_bytes`` and ``categories`` (their 64-bit hashes, 0: none)
-    are lists by row, for whoever goes event by event.
+    are lists by row, ``rows`` the row of each article_id, for whoever goes event by event.
     """
 
     def __init__(self, dims: int, capacity: int = 1024) -> None:
         self.dims = dims
-        self._rows: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
         self._free: list[int] = []
         self._gone: OrderedDict[str, None] = OrderedDict()
         self.ids: list[str] = []
@@ -57,11 +57,11 @@ class ArticleTable:
         self.held: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def row(self, article_id: str) -> int | None:
         """Return the article's row, or None where it has no vector here."""
-        return self._rows.get(article_id)
+        return self.rows.get(article_id)
 
     def row_of_hash(self, article: int) -> int | None:
         """Return the row of the article with this 64-bit hash, or None where it has no vector here."""
@@ -74,7 +74,7 @@ class ArticleTable:
     def put(self, article_id: str, record: ArticleRecord) -> int:
         """Insert or replace an article; return its row. The vector must have ``dims`` numbers."""
         self._gone.pop(article_id, None)
-        row = self._rows.get(article_id)
+        row = self.rows.get(article_id)
         if row is None:
             row = self._free.pop() if self._free else len(self.ids)
             if row == len(self.ids):
@@ -84,7 +84,7 @@ class ArticleTable:
                 self.categories.append(0)
                 if row == len(self.listed):
                     self._grow()
-            self._rows[article_id] = row
+            self.rows[article_id] = row
             self.ids[row] = article_id
             self.hash_bytes[row] = hash_bytes(article_id)
             hashed = int.from_bytes(self.hash_bytes[row], "little")
@@ -105,7 +105,7 @@ class ArticleTable:
         self._gone[article_id] = None
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
-        row = self._rows.pop(article_id, None)
+        row = self.rows.pop(article_id, None)
         if row is not None:
             self.listed[row] = False
             self.vectors[row] = 0.0

@@ -43,7 +43,8 @@ class DecayedSums:
         sums = self.sums
         sums[key] = sums.get(key, 0.0) + ldexp(weight * 2.0 ** (rest / half_life_ms), epoch - self.epoch)
         if len(sums) > capacity:
-            del sums[min(sums, key=lambda k: abs(sums[k]))]
+            positive = min(sums.values()) >= 0
+            del sums[min(sums, key=sums.__getitem__ if positive else lambda k: abs(sums[k]))]
 
     def to_co_reads(self, half_life_ms: int) -> CoReads:
         count = len(self.sums)

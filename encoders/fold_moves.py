@@ -1,7 +1,8 @@
-"""How far a batch moves the vectors: kept as flat lists event by event, computed for all users at once."""
+"""How far a batch moves the vectors: kept as flat arrays event by event, computed for all users at once."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,19 +16,27 @@ class Moves:
     """Article vectors to be added to states. A slot is the number of a state in the batch."""
 
     def __init__(self) -> None:
-        self._slots: list[int] = []
-        self._ats: list[int] = []
-        self._weights: list[float] = []
-        self._counts: list[int] = []
-        self._rows: list[int] = []
+        self._slots = array("q")
+        self._ats = array("q")
+        self._weights = array("d")
+        self._counts = array("q")
+        self._rows = array("q")
 
-    def add(self, slot: int, at: int, weight: float, rows: Sequence[int]) -> None:
-        """Add ``weight`` times the vectors of these rows to the state, as of ``at``."""
+    def add(self, slot: int, at: int, weight: float, row: int) -> None:
+        """Add ``weight`` times the vector of this row to the state, as of ``at``."""
+        self._slots.append(slot)
+        self._ats.append(at)
+        self._weights.append(weight)
+        self._counts.append(1)
+        self._rows.append(row)
+
+    def add_all(self, slot: int, at: int, weight: float, rows: Sequence[int]) -> None:
+        """The same of several rows."""
         self._slots.append(slot)
         self._ats.append(at)
         self._weights.append(weight)
         self._counts.append(len(rows))
-        self._rows += rows
+        self._rows.extend(rows)
 
     def apply(self, states: Sequence[UserRecord | None], articles: ArticleTable, model: Decay) -> None:
         """Give each state, by slot, its new numbers and time; None is one that is no more.
@@ -36,10 +45,10 @@ class Moves:
         """
         if not self._rows:
             return
-        rows = np.array(self._rows, np.intp)
-        slots, ats, weights = (
-            np.repeat(np.array(values), self._counts) for values in (self._slots, self._ats, self._weights)
-        )
+        rows, counts = np.frombuffer(self._rows, np.int64), np.frombuffer(self._counts, np.int64)
+        slots = np.repeat(np.frombuffer(self._slots, np.int64), counts)
+        ats = np.repeat(np.frombuffer(self._ats, np.int64), counts)
+        weights = np.repeat(np.frombuffer(self._weights, np.float64), counts)
         expires = articles.expires_at[rows]
         alive = np.array([state is not None for state in states])
         valid = ((expires <= 0) | (expires > ats)) & alive[slots]

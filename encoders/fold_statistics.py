@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,9 @@ class Statistics:
         self._capacity = capacity
         self._ways: dict[Way, int] = {}
         self._told: dict[tuple[str, int | None, str, str], int] = {}
-        self._counted: list[tuple[int, int, int]] = []
+        self._rows = array("q")
+        self._ats = array("q")
+        self._numbers = array("q")
         self.co_reads: dict[str, DecayedSums] = {}
 
     def count(self, row: int, at: int, kind: str, position: int | None, reason: str, source: str) -> None:
@@ -56,7 +59,9 @@ class Statistics:
         if way is None:
             way = self._way(*told)
             self._told[told] = way
-        self._counted.append((row, at, way))
+        self._rows.append(row)
+        self._ats.append(at)
+        self._numbers.append(way)
 
     def count_next(self, recents: bytes, article: int, at: int) -> None:
         """Count that the article with this hash was read after the last different ones in ``recents``."""
@@ -77,14 +82,14 @@ class Statistics:
 
     def ways(self) -> Counter[Way]:
         """How often each way was counted."""
-        numbers = Counter(way for _, _, way in self._counted)
+        numbers = Counter(self._numbers)
         return Counter({way: numbers[number] for way, number in self._ways.items()})
 
     def stats(self) -> dict[str, ArticleStats]:
         """The new statistics of all articles and sources counted, by key."""
-        if not self._counted:
+        if not self._rows:
             return {}
-        rows, ats, numbers = np.array(self._counted, np.int64).T
+        rows, ats, numbers = (np.frombuffer(part, np.int64) for part in (self._rows, self._ats, self._numbers))
         ways = list(self._ways)
         staged = {}
         for row, epoch, sums in _sums_by(rows, ats, numbers, len(ways)):

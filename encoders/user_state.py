@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,8 +34,8 @@ def event_hashes(partition: int, offsets: Sequence[int]) -> list[int]:
 
 def staged_copy(state: UserRecord) -> UserRecord:
     """A copy to stage changes on, its cause not yet known."""
-    staged = copy.copy(state)
-    staged.windows = copy.copy(state.windows)
+    staged: UserRecord = state.__copy__()  # type: ignore[attr-defined]
+    staged.windows = state.windows.__copy__()  # type: ignore[attr-defined]
     staged.windows.cause = None
     return staged
 

@@ -238,15 +238,16 @@ class Reference:
             self.wait(user, Wait(place, timestamp, event, value, mine=False, counted=not waited))
 
     def impression(self, user: ReferenceUser, event: Event, at: int) -> None:
-        for item in event.shown:
-            if item.article_id not in user.shown and at >= user.limited_until:
-                self.count(item.article_id, at, "impression", item.position, item.reason, item.source)
-            user.counts[item.article_id] = user.counts.get(item.article_id, 0) + 1
-            user.shown = [*(a for a in user.shown if a != item.article_id), item.article_id]
-            for forgotten in user.shown[: -self.limits.shown]:
-                del user.counts[forgotten]
-            user.shown = user.shown[-self.limits.shown :]
-            self.move(user, item.article_id, at, -0.01, affinity=False)
+        items = {item.article_id: item for item in event.shown}
+        for article_id, item in items.items():
+            if article_id not in user.shown and at >= user.limited_until:
+                self.count(article_id, at, "impression", item.position, item.reason, item.source)
+            user.counts[article_id] = user.counts.get(article_id, 0) + 1
+            self.move(user, article_id, at, -0.01, affinity=False)
+        newest = [*(article_id for article_id in user.shown if article_id not in items), *items]
+        for forgotten in newest[: -self.limits.shown]:
+            del user.counts[forgotten]
+        user.shown = newest[-self.limits.shown :]
 
     def reading(self, user: ReferenceUser, event: Event, at: int, *, counts: bool) -> None:
         article_id, kind = event.article_id, event.kind
