@@ -85,7 +85,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
     event: Annotated[msgspec.Raw, Meta(description="A click, dwell, like, dislike, share, follow or mute, as sent.")]
     partition: Annotated[int, Meta(ge=-1, le=1 << 31, description="Where its record lay.")] = -1
-    offset: Annotated[int, Meta(ge=-1, description="Where its record lay.")] = -1
+    offset: Annotated[int, Meta(ge=-1, le=1 << 62, description="Where its record lay.")] = -1
     timestamp: Annotated[Time, Meta(description="Its record's, epoch milliseconds; 0: not known.")] = 0
 
 
