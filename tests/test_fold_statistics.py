@@ -22,7 +22,7 @@ KNOWN: list[Op] = [published(f"a{i}") for i in range(10)]
 
 
 def act(kind: str, article_id: str = "", *, user: str = "ann", at: int = START, **fields: Any) -> Event:
-    return Event(user_id=user, kind=kind, at=at, article_id=article_id, **fields)
+    return Event(user_id=user, kind=kind, at=at, article_id=article_id, **fields)  # type: ignore[arg-type]
 
 
 def seen(*article_ids: str, user: str = "ann", at: int = START, **fields: Any) -> Event:
