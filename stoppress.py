@@ -79,7 +79,7 @@ def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
     topics, model = _model(settings)
     require_topics(settings, topics.specs())
     Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
-    return topics, model, Stop.on_signals()
+    return topics, model, Stop.on_signals(settings.shutdown_seconds)
 
 
 @run_app.command("articles")
@@ -150,9 +150,12 @@ def demo(
     set_up_logging("warning")
     source = ["produce", "simulate", "--progress", f"--users={users}", f"--archive={articles}",
               f"--clicks-per-second={clicks_per_second}"]  # fmt: skip
+    strap = f"{users:,} simulated readers, {articles:,} fresh articles, a real Kafka on this machine"
     if replay is not None:
         source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1])]
-    code = run_demo(settings, lambda s: _model(s)[0], Stop.on_signals(), source=source, seconds=seconds, report=report)
+        strap = "A real day of news and clicks, sped up, through a real Kafka on this machine"
+    stop = Stop.on_signals()
+    code = run_demo(settings, lambda s: _model(s)[0], stop, source=source, strap=strap, seconds=seconds, report=report)
     raise typer.Exit(code)
 
 
@@ -166,7 +169,7 @@ def topics_create(
 
     settings = _settings(context)
     lines = create_topics(settings, _model(settings)[0].specs(), alter=alter)
-    for line in lines:
+    for line in lines or ["nothing to do: all topics are as they should be"]:
         typer.echo(line)
     if any(line.startswith("differs") for line in lines):
         typer.echo(
@@ -278,18 +281,18 @@ def dead_letters_list(
     """List what could not be used, with the reason."""
     import msgspec
 
+    from streams.admin import require_topics
     from streams.dead_letters import letters
 
     settings = _settings(context)
+    topics = Topics(settings)
+    require_topics(settings, topics.public())
     count = 0
-    for letter in letters(settings, _model(settings)[0].dead_letters):
+    for letter in letters(settings, topics):
         if reason is not None and letter.reason != reason:
             continue
         count += 1
-        if as_json:
-            typer.echo(msgspec.json.encode(letter))
-        else:
-            typer.echo(f"{letter.topic}[{letter.partition}]@{letter.offset} {letter.reason}: {letter.detail}")
+        typer.echo(msgspec.json.encode(letter) if as_json else str(letter))
     if not as_json:
         typer.echo(f"{count} dead letters")
 
@@ -299,10 +302,16 @@ def dead_letters_requeue(
     context: typer.Context, reason: Annotated[str, typer.Option(help="send again those with this reason")]
 ) -> None:
     """Send dead letters of one reason to their topic again, each once."""
+    from streams.admin import require_topics
     from streams.dead_letters import requeue
 
     settings = _settings(context)
-    typer.echo(f"{requeue(settings, _model(settings)[0].dead_letters, reason)} sent again")
+    topics = Topics(settings)
+    require_topics(settings, topics.public())
+    outcome = requeue(settings, topics, reason)
+    typer.echo(f"{outcome.sent} sent again")
+    for why, count in outcome.kept.items():
+        typer.echo(f"{count} not: {why}")
 
 
 @export_app.command("encoder")
@@ -339,6 +348,17 @@ def main() -> None:
             f"stoppress: the package {error.name!r} is missing; install the extra that has it (README)", file=sys.stderr
         )
         sys.exit(SetupError.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"stoppress: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(SetupError.exit_code)
+    except Exception as error:
+        kafka = sys.modules.get("confluent_kafka")
+        if kafka is None or not isinstance(error, kafka.KafkaException):
+            raise
+        print(f"stoppress: Kafka: {error.args[0].str()}", file=sys.stderr)
+        sys.exit(StoppressError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -227,6 +227,7 @@ def decode_user(value: bytes) -> UserRecord:
     """Inverse of :func:`encode_user`. Raises :class:`UnreadableState`."""
     numbers, (last_offset, folded, hash_sum, at, timestamp), rest = _open(_USER_HEAD, b"UV", value)
     windows = _unpacked(_unpack_windows, rest)
+    windows.read_kinds = windows.read_kinds or bytes(len(windows.read) // 8)
     if (
         (len(windows.seen) | len(windows.shown) | len(windows.read)) % 8
         or len(windows.shown) != 8 * len(windows.shown_counts)

@@ -64,7 +64,7 @@ class Fold:
         self._model = model
         self._limits = limits
         self._staged: dict[str, _Staged | None] = {}
-        self._slots: list[UserRecord | None] = []
+        self._slots: list[UserRecord] = []
         self._moves = Moves()
         self._nothing = bytes(4 * model.state_size)
         self._swept = False
@@ -284,7 +284,6 @@ class Fold:
         for wait in staged.windows.waiting:
             self.account.fold_waited(None, wait, kind)
         self.account.fold(None, hashed, kind)
-        self._slots[staged.slot] = None
         self._staged[staged.user_id] = None
 
     def _known(self, article_id: str) -> bool:
@@ -332,7 +331,6 @@ class Fold:
         return _Staged(user_id, state, len(self._slots) - 1)
 
     def _restart(self, before: _Staged) -> _Staged:
-        self._slots[before.slot] = None
         windows = Windows(waiting=before.windows.waiting, cause=before.windows.cause)
         staged = self._new(before.user_id, UserRecord(self._nothing, windows=windows))
         self._staged[before.user_id] = staged

@@ -38,8 +38,8 @@ class Moves:
         self._counts.append(len(rows))
         self._rows.extend(rows)
 
-    def apply(self, states: Sequence[UserRecord | None], articles: ArticleTable, model: Decay) -> None:
-        """Give each state, by slot, its new numbers and time; None is one that is no more.
+    def apply(self, states: Sequence[UserRecord], articles: ArticleTable, model: Decay) -> None:
+        """Give each state, by slot, its new numbers and time.
 
         What had expired by the time of its event moves nothing.
         """
@@ -50,13 +50,12 @@ class Moves:
         ats = np.repeat(np.frombuffer(self._ats, np.int64), counts)
         weights = np.repeat(np.frombuffer(self._weights, np.float64), counts)
         expires = articles.expires_at[rows]
-        alive = np.array([state is not None for state in states])
-        valid = ((expires <= 0) | (expires > ats)) & alive[slots]
+        valid = (expires <= 0) | (expires > ats)
         rows, slots, ats, weights = rows[valid], slots[valid], ats[valid], weights[valid]
         touched, users = np.unique(slots, return_inverse=True)
         if not len(touched):
             return
-        moved = [state for state in map(states.__getitem__, touched.tolist()) if state is not None]
+        moved = [states[slot] for slot in touched.tolist()]
         before = np.array([state.at for state in moved], np.int64)
         times = before.copy()
         np.maximum.at(times, users, ats)

@@ -11,7 +11,7 @@ from typing import Self
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 from contract.errors import PortInUse
-from streams.worker import Log
+from streams.worker import Log, Stop, Stopped
 
 READY = Gauge("stoppress_ready", "1 once the worker is assigned and restored, else 0")
 STUCK_AFTER_SECONDS = 60.0
@@ -20,8 +20,8 @@ STUCK_AFTER_SECONDS = 60.0
 class HealthServer:
     """Answers on ``host:port`` (0: any free port) until closed.
 
-    Alive means that the loop called :meth:`beat` within the last minute; ready is what
-    :meth:`ready` was told last. Raises :class:`PortInUse` where the address is taken.
+    Alive means that :meth:`beat` was called within the last minute; ready is what :meth:`ready` was
+    told last. Raises :class:`PortInUse` where the address is taken.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -62,7 +62,7 @@ class HealthServer:
         READY.set(float(ready))
 
     def beat(self) -> None:
-        """Say that the loop came round."""
+        """Say that the loop came round, or waits for something that it knows of."""
         self._beat = time.monotonic()
 
     def _answer(self, path: str) -> tuple[int, bytes, str]:
@@ -89,3 +89,25 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class Pulse:
+    """What a worker's loop and everything that blocks in it calls again and again."""
+
+    def __init__(self, stop: Stop, health: HealthServer) -> None:
+        self._stop = stop
+        self._health = health
+
+    def beat(self) -> None:
+        """Say that the worker lives. Raises :class:`Stopped` where a stop was requested."""
+        if self._stop.requested:
+            raise Stopped
+        self._health.beat()
+
+    def wait(self, seconds: float) -> None:
+        """Block for ``seconds``, or until a stop is requested."""
+        self._stop.wait(seconds)
+
+    def ready(self, ready: bool) -> None:
+        """Say whether /readyz is to answer 200."""
+        self._health.ready(ready)
