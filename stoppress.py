@@ -70,6 +70,11 @@ def _model(settings: Settings) -> tuple[Topics, Decay]:
     return Topics(settings, generation_of(manifest, model.manifest())), model
 
 
+def _article_vectors(settings: Settings) -> str | None:
+    """The topic whose vectors a producer waits for, None where no encoder says which that is."""
+    return _model(settings)[0].article_vectors if (settings.encoder / "manifest.json").exists() else None
+
+
 def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
     """What every worker does first: log its settings, and check that its topics are there."""
     from streams.admin import require_topics
@@ -152,7 +157,12 @@ def demo(
               f"--clicks-per-second={clicks_per_second}"]  # fmt: skip
     strap = f"{users:,} simulated readers, {articles:,} fresh articles, a real Kafka on this machine"
     if replay is not None:
-        source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1])]
+        from producers.replay import require_data
+
+        require_data(*replay)
+        source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1].resolve())]
+        if seconds is not None:
+            source.append(f"--seconds={seconds}")
         strap = "A real day of news and clicks, sped up, through a real Kafka on this machine"
     stop = Stop.on_signals()
     code = run_demo(settings, lambda s: _model(s)[0], stop, source=source, strap=strap, seconds=seconds, report=report)
@@ -237,6 +247,7 @@ def produce_simulate(
     beside: Annotated[
         list[str] | None, typer.Option(help="mind=DIR or globo=DIR: only print how the shapes compare with real data")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="with --beside: the shapes as JSON")] = False,
 ) -> None:
     """A newsroom that publishes, and readers who look at their real lists and click by hidden tastes."""
     from producers.newsroom import write_corpus
@@ -247,9 +258,13 @@ def produce_simulate(
         write_corpus(corpus, corpus_articles)
         typer.echo(f"{corpus_articles} articles in {corpus}")
         return
+    if beside:
+        from producers.beside import compare
+
+        compare(beside, seed=seed, as_json=as_json)
+        return
     settings = _settings(context)
     set_up_logging("warning")
-    has_encoder = (settings.encoder / "manifest.json").exists()
     result = simulate(
         settings,
         users=users,
@@ -262,7 +277,7 @@ def produce_simulate(
         taste=taste,
         report=report,
         on_progress=lambda figures: typer.echo(json.dumps(figures) if progress else progress_line(figures)),
-        article_vectors=_model(settings)[0].article_vectors if has_encoder else None,
+        article_vectors=_article_vectors(settings),
         stop=Stop.on_signals(),
     )
     if not progress:
@@ -270,6 +285,37 @@ def produce_simulate(
             f"CTR personal {result.ctr.personal or 0:.1%}, popular {result.ctr.popular or 0:.1%}; "
             f"precision {result.precision.personal or 0:.1%}, {result.precision.popular or 0:.1%}"
         )
+
+
+@produce_app.command("replay")
+def produce_replay(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="the folder with the data set")],
+    format_: Annotated[str, typer.Option("--format", help="of the data: mind")],
+    speed_up: Annotated[
+        float | None, typer.Option(help="how many times as fast as it was; inf: as fast as Kafka takes it")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="how long it takes where no speed-up is given: 120")] = None,
+    keep_times: Annotated[bool, typer.Option("--keep-times", help="leave at and published_at as they were")] = False,
+    progress: Annotated[bool, typer.Option("--progress", help="a line of JSON a second instead of text")] = False,
+) -> None:
+    """Real impressions, clicks and news in their order, sped up, moved in time so that they end now."""
+    from producers.replay_display import show_replay
+    from streams.worker import Stop, set_up_logging
+
+    settings = _settings(context)
+    set_up_logging("warning")
+    show_replay(
+        settings,
+        format_,
+        folder,
+        speed_up=speed_up,
+        seconds=seconds,
+        keep_times=keep_times,
+        as_json=progress,
+        article_vectors=_article_vectors(settings),
+        stop=Stop.on_signals(),
+    )
 
 
 @dead_letters_app.command("list")

@@ -19,12 +19,12 @@ def wait_for_vectors(
     stop: Stop,
     *,
     patience: float = PATIENCE_SECONDS,
-    on_more: Callable[[int], None] | None = None,
+    on_more: Callable[[int, int], None] | None = None,
 ) -> bool:
     """Block until each of ``article_ids`` has a vector in ``topic``; tell whether all have.
 
     Gives up where none has come for ``patience`` seconds (no articles worker runs) or at a stop.
-    ``on_more`` is told how many have one.
+    ``on_more`` is told how many have one, of how many.
     """
     missing = {article_id.encode() for article_id in article_ids}
     total, since = len(missing), time.monotonic()
@@ -36,7 +36,7 @@ def wait_for_vectors(
             if len(missing) < before:
                 since = time.monotonic()
                 if on_more is not None:
-                    on_more(total - len(missing))
+                    on_more(total - len(missing), total)
     finally:
         reader.close()
     return not missing

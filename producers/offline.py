@@ -35,7 +35,8 @@ TICK_MS = 10 * 60_000
 START_MS = 1_790_000_000_000 // DAY_MS * DAY_MS
 DIMS = 96
 LONG_HALF_LIFE_MS, SHORT_HALF_LIFE_MS = 720 * HOUR_MS, 2 * HOUR_MS
-VIEWS_PER_USER_A_DAY = 4.0
+VIEWS_A_DAY = 1.8
+"""Of a user, on average."""
 ARCHIVE_DAYS = 2
 
 Found = tuple[Ints, Ints]
@@ -150,23 +151,22 @@ def simulate_days(
     taste: bool = True,
     length: int = 20,
 ) -> Audience:
-    """Let ``users`` live through ``days`` of news, by the day's rhythm; the articles of one day more are out before.
+    """Let ``users`` live through ``days`` of news, by the day's rhythm; those of two days more are out before.
 
-    ``on_look`` is told of everything. Blocks; returns the audience with its judgement.
+    ``on_look`` is told of everything; ``length`` is that of a list. Blocks; returns the audience with its judgement.
     """
     audience = Audience(users, length, seed=seed, taste=taste)
     site = Site([f"user-{number:05d}" for number in range(users)], length)
-    before = ARCHIVE_DAYS
-    written = Newsroom(seed).archive(
-        articles_a_day * (days + before), START_MS + days * DAY_MS, hours=24.0 * (days + before)
-    )
+    written_days = ARCHIVE_DAYS + days
+    end = START_MS + days * DAY_MS
+    written = Newsroom(seed).archive(articles_a_day * written_days, end, hours=24.0 * written_days)
     vectors = WordVectors(_text(article) for article, _ in written[:articles_a_day])
     for article, line in written:
         index = audience.add_article(line, article.published_at)
         site.publish(index, vectors(_text(article)), article.published_at)
     owed = 0.0
-    for now in range(START_MS, START_MS + days * DAY_MS, TICK_MS):
-        owed += users * VIEWS_PER_USER_A_DAY * TICK_MS / DAY_MS * rhythm(now)
+    for now in range(START_MS, end, TICK_MS):
+        owed += users * VIEWS_A_DAY * TICK_MS / DAY_MS * rhythm(now)
         looking = audience.users.who_looks(int(owed))
         owed %= 1.0
         if not len(looking):

@@ -107,16 +107,10 @@ class Simulation:
         """Block until every article published here has a vector in ``topic`` (see :mod:`producers.embedded`)."""
         return wait_for_vectors(self._settings, topic, self._article_ids, stop)
 
-    def wait_for_lists(self, stop: Stop, patience: float = 20.0) -> None:
-        """Block until every user has a list, or none has been added for ``patience`` seconds, or a stop."""
+    def wait_for_lists(self, stop: Stop) -> None:
+        """Block until every user has a list, or no more come, or a stop."""
         self.lists.catch_up()
-        had, since = -1, time.monotonic()
-        while not stop.requested and (have := self.lists.own_lists()) < self.users.count:
-            if have > had:
-                had, since = have, time.monotonic()
-            if time.monotonic() - since > patience:
-                return
-            self.lists.poll(0.1)
+        self.lists.await_everyone(stop, patience=20.0)
 
     def run_live(
         self,
@@ -157,6 +151,8 @@ class Simulation:
                 next_line += 1.0
                 on_progress(msgspec.to_builtins(self.report()))
         self.sender.flush()
+        if on_progress is not None:
+            on_progress(msgspec.to_builtins(self.report()))
 
     def report(self) -> Report:
         """The figures up to now."""

@@ -276,7 +276,7 @@ class GroupInput:
         asked = [TopicPartition(self.topic, p) for p in partitions]
 
         def answers() -> dict[int, Commit]:
-            answered = self._consumer.committed(asked, 5)
+            answered = self._consumer.committed(asked, 2)
             for error in (tp.error for tp in answered if tp.error is not None):
                 raise KafkaException(error)
             return {tp.partition: Commit(max(tp.offset, -1), tp.metadata or "") for tp in answered}

@@ -61,20 +61,28 @@ class HealthServer:
         self._ready = ready
         READY.set(float(ready))
 
+    def is_ready(self) -> bool:
+        """Whether /readyz answers 200."""
+        return self._ready and self._silent_seconds < STUCK_AFTER_SECONDS
+
     def beat(self) -> None:
         """Say that the loop came round, or waits for something that it knows of."""
         self._beat = time.monotonic()
 
+    @property
+    def _silent_seconds(self) -> float:
+        return time.monotonic() - self._beat
+
     def _answer(self, path: str) -> tuple[int, bytes, str]:
         if path == "/metrics":
             return 200, generate_latest(), CONTENT_TYPE_LATEST
-        silent = time.monotonic() - self._beat
-        alive = silent < STUCK_AFTER_SECONDS
         if path == "/healthz":
+            silent = self._silent_seconds
+            alive = silent < STUCK_AFTER_SECONDS
             text = "alive\n" if alive else f"the loop has not come round for {silent:.0f} s\n"
             return (200 if alive else 503), text.encode(), "text/plain"
         if path == "/readyz":
-            ready = self._ready and alive
+            ready = self.is_ready()
             return (200 if ready else 503), (b"ready\n" if ready else b"not ready\n"), "text/plain"
         return 404, b"try /healthz, /readyz or /metrics\n", "text/plain"
 
