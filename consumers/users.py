@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, suppress
 from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.article_view import ArticleView
+from consumers.batching import Batching
 from consumers.user_tables import Batch, UserTables
 from contract.errors import TransactionFailed
 from contract.murmur2 import partition_of
@@ -52,9 +53,10 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
             settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse
         )
         source = stack.enter_context(closing(group))
+        batching = Batching(settings.batch_events, settings.batch_wait_ms / 1000)
         while not stop.requested:
-            # 1. Consume what has come within the batching time, and the vectors that came meanwhile.
-            records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            # 1. Consume what has come, more of it the more there is, and the vectors that came meanwhile.
+            records = batching.consume(source.consume)
             if not source.assigned:
                 continue  # what is revoked may be another's by now
             # 2. Fold on staged state; nothing current is touched.

@@ -90,7 +90,13 @@ class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An event that an absorb carries over. ``offset`` is given where the event had not been folded yet."""
 
-    event: Annotated[msgspec.Raw, Meta(description="A click, dwell, like, dislike, share, follow or mute, as sent.")]
+    event: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="A click, dwell, like, dislike, share, follow or mute, as sent.",
+            extra_json_schema={"type": "object"},
+        ),
+    ]
     partition: Annotated[int, Meta(ge=-1, le=1 << 31, description="Where its record lay.")] = -1
     offset: Annotated[int, Meta(ge=-1, le=1 << 62, description="Where its record lay.")] = -1
     timestamp: Annotated[Time, Meta(description="Its record's, epoch milliseconds; 0: not known.")] = 0

@@ -209,6 +209,21 @@ class TestMerge:
         assert msgspec.json.decode(wait.value, type=Event).user_id == "ann"
         assert [replay.state.totals.folded for replay in world.replays] == [2, 2, 1]
 
+    def test_what_the_new_owner_has_no_vector_of_yet_waits_but_counts_no_second_time(self) -> None:
+        """The two workers may have read the articles up to different places."""
+        act = self.act
+        world = self.world(act("ann", "click", "a0"), act("ann", "merge", target="bob"), known=())
+        world.replays[0].take([published("a0")])
+        world.come_to_rest()
+        world.send(act("bob", "merge", target="joe"))
+        world.come_to_rest()
+        (wait,) = world.replays[2].state.users["joe"].windows.waiting
+        assert (wait.carried_from, wait.counted) == (2, True)
+        world.replays[2].take([published("a0")])
+        assert hashes(world.replays[2].state.users["joe"].windows.read) == [hash64("a0")]
+        assert [list(replay.state.stats) for replay in world.replays] == [["a0"], [], []]
+        assert [replay.state.totals.waiting for replay in world.replays] == [0, 0, 0]
+
     def test_what_it_pushes_out_is_a_dead_letter_of_the_old_user(self) -> None:
         act = self.act
         world = self.world(act("ann", "click", "a4", event_id="w"), act("ann", "merge", target="bob"))

@@ -13,6 +13,7 @@ from contract.records import ArticleStats
 from encoders.articles import hash64
 from encoders.decayed import DecayedSums
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, IMPRESSION_WEIGHT, STATS_HALF_LIFE_MS, FoldLimits
+from encoders.windows import find
 from tests.replay import Replay, hashes
 from tests.strategies import DAY, HOUR, MODEL, START, Change, Op, Record, published, unit_vector
 
@@ -71,6 +72,15 @@ class TestWeights:
             state, at = MODEL.step(state, unit_vector(int(n))[None], times), newest
         np.testing.assert_allclose(folded.vector, state[0], rtol=1e-4)
 
+    def test_what_had_expired_when_it_happened_speaks_neither_for_nor_against_anything(self) -> None:
+        expired: list[Op] = [published("a0", expires_at=START)]
+        events = act("click", "a0"), act("follow", "a0", target="x"), seen("a0")
+        replay = Replay(WIDE).run([*expired, *(Record(i, START, event) for i, event in enumerate(events))])
+        user = replay.state.users["ann"]
+        assert not user.vector.any()
+        assert user.windows.affinities == b""
+        assert hashes(user.windows.read) == hashes(user.windows.shown) == [hash64("a0")]
+
     def test_categories_gain_and_lose_by_what_is_done_with_their_articles(self) -> None:
         windows = after(act("click", "a0"), act("like", "a1"), act("dislike", "a2")).state.users["ann"].windows
         affinities = dict(struct.iter_unpack("<Qd", windows.affinities))
@@ -112,6 +122,25 @@ class TestOnceAReader:
     def test_a_showing_is_counted_up_to_255_times(self) -> None:
         limits = FoldLimits(events_per_minute=1000)
         assert list(after(*[seen("a0")] * 300, limits=limits).state.users["ann"].windows.shown_counts) == [255]
+
+
+class TestShown:
+    """What is shown again becomes the newest of its window, wherever in it it was."""
+
+    def test_several_at_once_in_another_order(self) -> None:
+        windows = after(seen("a0", "a1", "a2", "a3", "a4"), seen("a3", "a1", "a5", "a4")).state.users["ann"].windows
+        assert hashes(windows.shown) == [hash64(f"a{n}") for n in (0, 2, 3, 1, 5, 4)]
+        assert list(windows.shown_counts) == [1, 1, 2, 2, 1, 2]
+
+    def test_the_oldest_goes_where_there_are_too_many(self) -> None:
+        windows = after(seen("a0", "a1", "a2"), seen("a1", "a3"), limits=FoldLimits(shown=3)).state.users["ann"].windows
+        assert hashes(windows.shown) == [hash64(f"a{n}") for n in (2, 1, 3)]
+        assert list(windows.shown_counts) == [1, 2, 1]
+
+    def test_an_entry_is_found_at_its_beginning_only(self) -> None:
+        first, second = bytes(range(8)), bytes(range(8, 16))
+        assert find(first + second, first[4:] + second[:4]) == -1
+        assert find(first[4:] + second[:4] + first + second, second) == 16
 
 
 class TestRateLimit:
