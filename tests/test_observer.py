@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import msgspec
 import pytest
 from confluent_kafka import KafkaException, Producer
 
@@ -52,7 +53,7 @@ class System:
 
     def totals(self, partition: int, **totals: int) -> None:
         """What the users worker says of a partition, as of some time after all that was sent until now."""
-        value = encode_plain(PartitionTotals(timestamp=now_ms() + 1000, **totals))
+        value = encode_plain(msgspec.structs.replace(PartitionTotals(timestamp=now_ms() + 1000), **totals))
         self.producer.produce(self.topics.user_vectors, value, PARTITION_KEY, partition)
         self.producer.flush()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.streaming import write
 
 from contract.messages import POPULAR, Cause, Item, List, encode
 from contract.settings import Settings
@@ -26,6 +25,7 @@ from tests.ranker_world import (
     clicked,
     ids,
 )
+from tests.streaming import write
 
 ARTICLES = {"north": NORTH, "north-east": (0.8, 0.6, 0.0, 0.0), "east": EAST, "west": WEST}
 FOR_NORTH = ["north", "north-east", "east"]
