@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import msgspec
+import numpy as np
 import pytest
 from confluent_kafka import KafkaException, Producer
 
