@@ -50,8 +50,9 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an encoder folder holds. ``dims`` is the width of its vectors, ``max_length`` counts tokens.
 
-    ``prompt`` is put before every text, and with ``lower_case`` both are lowered. ``normalised`` says whether the model itself ends in unit rows;
-    the graph's are unit rows either way. ``fused`` counts the operators that were fused, by kind.
+    ``prompt`` is put before every text, and with ``lower_case`` both are lowered. ``normalised`` says
+    whether the model itself ends in unit rows; the graph's are unit rows either way. ``fused`` counts
+    the operators that were fused, by kind.
     ``parity`` is None only while an export is still being proven.
     """
 

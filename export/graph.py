@@ -179,7 +179,9 @@ def write_onnx(model: SentenceModel, path: Path, *, fuse: bool = True) -> dict[s
             )
         except Exception as error:
             why = " ".join(str(error).split())[:200]
-            raise StoppressError(f"torch cannot export this architecture to ONNX ({why}); nothing was written") from error
+            raise StoppressError(
+                f"torch cannot export this architecture to ONNX ({why}); nothing was written"
+            ) from error
         if program is None:
             raise StoppressError("torch.onnx.export gave no graph; nothing was written")
         graph, fused = optimize_for_ort(program.model, clear_metadata=True) if fuse else (program.model, {})

@@ -106,9 +106,8 @@ def _packaged_folder(name: str, packaged: Packaged) -> Path:
 def _from_hub(name: str) -> Path:
     """Download the model's files, or find them in the Hugging Face cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import LocalEntryNotFoundError, disable_progress_bars
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    disable_progress_bars()
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]))
     except LocalEntryNotFoundError:

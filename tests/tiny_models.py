@@ -7,6 +7,7 @@ exports each to OUT/exported, and leaves texts and reference vectors in OUT/refe
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def tokenizer(*, special: list[str], post: tuple[str, str] | None, lower: bool) 
         made.normalizer = normalizers.Lowercase()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     made.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        TEXTS,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     if post:
         first, last = post
@@ -136,24 +138,43 @@ def reference(folder: Path, how: dict[str, Any]) -> list[list[float]]:
     return vectors
 
 
+def refused(model: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """Export what cannot be exported; return the error."""
+    try:
+        export_encoder(str(model), out, console=Console(quiet=True), **options)
+    except StoppressError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    return {"error": "", "exit_code": 0}
+
+
 def main(out: Path) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)  # with other tests on the same cores more threads wait for each other
     quiet = Console(quiet=True)
-    results: dict[str, Any] = {}
+    exported = out / "exported"
+    vectors = {}
     for name, how in build(out).items():
-        results[name] = {"vectors": reference(out / name, how)}
-        try:
-            export_encoder(str(out / name), out / "exported" / name, console=quiet)
-        except StoppressError as error:
-            results[name]["error"] = str(error)
-    export_encoder(str(out / "bert-plain"), out / "exported" / "bert-fp16", precision="fp16", console=quiet)
-    corpus = [f"{a} {b} {c}" for a in TEXTS[0].split() for b in TEXTS[5].split() for c in ("won", "lost", "drew", *"12345678")]
-    export_encoder(str(out / "bert-plain"), out / "exported" / "bert-8", dims=8, corpus=corpus, console=quiet)
+        vectors[name] = reference(out / name, how)
+        export_encoder(str(out / name), exported / name, console=quiet)
+
+    bert = out / "bert-plain"
+    export_encoder(str(bert), exported / "bert-fp16", precision="fp16", console=quiet)
+    numbers = [f"{word} {i}" for word in TEXTS[5].split()[:16] for i in range(40)]
+    export_encoder(str(bert), exported / "bert-8", dims=8, corpus=numbers, console=quiet)
     graph.LARGEST_FILE = 0
-    export_encoder(str(out / "bert-plain"), out / "exported" / "bert-in-two-files", console=quiet)
-    (out / "reference.json").write_text(json.dumps({"texts": TEXTS, "models": results}))
+    export_encoder(str(bert), exported / "bert-in-two-files", console=quiet)
+
+    for name, file in (("no-weights", "model.safetensors"), ("no-tokenizer", "tokenizer.json")):
+        shutil.copytree(bert, out / name)
+        (out / name / file).unlink()
+    shutil.copytree(bert, out / "corrupt")
+    (out / "corrupt" / "model.safetensors").write_bytes(b"not weights")
+    refusals = {name: refused(out / name, exported / name) for name in ("no-weights", "no-tokenizer", "corrupt")}
+    refusals["not-equal"] = refused(bert, exported / "bert-8", least_cosine=1.1)
+    refusals["too-wide"] = refused(bert, exported / "wide", dims=33, corpus=numbers)
+    results = {"texts": TEXTS, "vectors": vectors, "refusals": refusals}
+    (out / "reference.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
