@@ -14,12 +14,13 @@ from contract.records import ArticleMeta, ArticleRecord, encode_article
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.text import TextEncoder, article_text
-from streams.dead_letters import headers_of
-from streams.group import GroupInput, Stopped
-from streams.health import HealthServer
+from streams.dead_letters import DeadLetter
+from streams.group import GroupInput
+from streams.health import HealthServer, Pulse
 from streams.record import Record
+from streams.restore import Restore
 from streams.transactions import TransactionalOutput
-from streams.worker import Identity, Log, Stop
+from streams.worker import Identity, Log, Stop, Stopped
 
 NAME = "articles"
 ARTICLES = Counter("stoppress_article_records_total", "Records of articles by outcome", ["outcome"])
@@ -39,7 +40,7 @@ PUBLISH_SECONDS = Histogram(
 class _NoTables:
     """The articles worker keeps no state by partition."""
 
-    def restore(self, committed: dict[int, int]) -> None: ...
+    def restore(self, restore: Restore) -> None: ...
 
     def drop(self, partitions: Iterable[int]) -> None: ...
 
@@ -47,18 +48,17 @@ class _NoTables:
 def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, health: HealthServer) -> None:
     """Embed until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
+    pulse = Pulse(stop, health)
     try:
-        output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
-        source = GroupInput(settings, topics.articles, identity, _NoTables(), name=NAME, changelogs=[], stop=stop)
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        source = GroupInput(settings, topics.articles, identity, _NoTables(), name=NAME, changelogs=[], pulse=pulse)
     except Stopped:
         return
     encoder.encode(["warm up"])
     try:
         while not stop.requested:
-            health.beat()
             # 1. Consume a micro-batch: bounded by count and by waiting time, by tokens in the encoder.
             records = source.consume(settings.encoder_batch_articles, settings.encoder_wait_ms / 1000 or 0.001)
-            health.ready(bool(source.assigned))
             if not records:
                 stop.wait(0.005)
                 continue
@@ -71,8 +71,7 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
                     for (message, article), record in zip(articles, vectors, strict=True):
                         _send(output, topics.article_vectors, message, article, record)
                     for message, error in bad:
-                        headers = headers_of(topics.articles, message.partition(), message.offset(), NAME, error)
-                        output.send(topics.dead_letters, message.key(), message.value(), headers=headers)
+                        DeadLetter.of(message, NAME, error).send(output, topics.dead_letters)
             except TransactionFailed:
                 source.reread()
                 continue
@@ -80,7 +79,6 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
     except Stopped:
         pass
     finally:
-        health.ready(False)
         source.close()
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import Gauge
 
 from contract.errors import EncoderUnusable
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-PROVIDER = Gauge("stoppress_encoder_provider", "1 for the execution provider that the encoder runs on", ["provider"])
 
 _log = logging.getLogger("stoppress.encoder")
 
@@ -51,7 +49,7 @@ class Session:
 
 
 def open_session(model: Path, device: Device = "auto", threads: int = 0) -> Session:
-    """Open ``model``; log, and put in the metric ``stoppress_encoder_provider``, which provider runs it.
+    """Open ``model``, and log which provider runs it.
 
     ``auto`` takes CUDA where it works, else the CPU. ``threads`` 0 means one per core this process
     may use. Raises :class:`EncoderUnusable` where ONNX Runtime is missing or installed twice, the
@@ -84,8 +82,6 @@ def open_session(model: Path, device: Device = "auto", threads: int = 0) -> Sess
     lacking = "" if session.provider == CUDA or not has_cuda else what_cuda_lacks(Path(ort.__file__).parent)
     if device == "cuda" and session.provider != CUDA:
         raise EncoderUnusable(f"device = cuda, but CUDA does not work here: {lacking}")
-    PROVIDER.clear()
-    PROVIDER.labels(session.provider).set(1)
     fields = {"provider": session.provider, "asked": device, "threads": options.intra_op_num_threads}
     if device == "auto" and lacking:
         fields["no_cuda"] = lacking

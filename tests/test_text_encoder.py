@@ -18,7 +18,6 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
 from contract.errors import EncoderUnusable
 from encoders.manifest import (
@@ -272,12 +271,9 @@ class TestManifest:
 
 
 class TestDevice:
-    def test_auto_says_what_it_chose(self, encoder: TextEncoder) -> None:
+    def test_the_provider_is_one_of_those_there_are(self, encoder: TextEncoder) -> None:
         assert encoder.provider == "CPUExecutionProvider"
-        TextEncoder.load(ARTIFACT, device="cpu")
-        chosen = TextEncoder.load(ARTIFACT, device="auto").provider
-        assert chosen in onnxruntime.get_available_providers()
-        assert REGISTRY.get_sample_value("stoppress_encoder_provider", {"provider": chosen}) == 1
+        assert TextEncoder.load(ARTIFACT, device="auto").provider in onnxruntime.get_available_providers()
 
     def test_auto_says_in_the_log_what_it_chose(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "stoppress.encoder"):
