@@ -138,3 +138,11 @@ def _refused(what: str, error: KafkaException) -> SetupError:
 def _policies(value: str | None) -> list[str]:
     """A list of policies has no order."""
     return sorted((value or "").replace(" ", "").split(","))
+
+
+def describe_broker(settings: Settings) -> str:
+    """Say in a line who answers at ``bootstrap_servers``. Raises :class:`BrokerUnreachable`."""
+    check_broker(settings)
+    cluster = make_admin(settings).list_topics(timeout=30)
+    brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in cluster.brokers.values())
+    return f"Kafka answers at {settings.bootstrap_servers}: cluster {cluster.cluster_id} of {brokers}"
