@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 DIMS = 96
 ARTICLES = 5_000
 HALF_LIFE_MS = 2 * 3_600_000.0
+LARGEST = 1e-3
 START_MS = 1_764_000_000_000
 STATE = np.dtype(
     [("at", "<i8"), ("folded", "<i8"), ("hash_sum", "<u8"), ("last_offset", "<i8"), ("sum", "<f4", (DIMS,))]
@@ -115,17 +116,22 @@ def fold_one_by_one(
     return Reference(present, at[present], folded[present], hash_sum[present], last[present], sums[present])
 
 
-def difference(reference: Reference, states: dict[bytes, bytes]) -> str:
-    """Say how ``states`` (changelog values by key) differ from the reference; empty where they do not."""
+def worst_error(reference: Reference, states: dict[bytes, bytes]) -> float:
+    """Return the largest relative error of a sum in ``states`` (changelog values by key).
+
+    Raises ``ValueError`` that says what differs where anything else is not equal, or an error exceeds :data:`LARGEST`.
+    """
     keys = [b"user-%07d" % user for user in reference.users.tolist()]
     missing = sum(key not in states for key in keys)
     if missing or len(states) != len(keys):
-        return f"{missing} users are missing, {len(states) - len(keys) + missing} are too many"
+        raise ValueError(f"{missing} users are missing, {len(states) - len(keys) + missing} are too many")
     found = np.frombuffer(b"".join(states[key] for key in keys), STATE)
     for name in ("at", "folded", "hash_sum", "last_offset"):
         wrong = int((found[name] != getattr(reference, name)).sum())
         if wrong:
-            return f"{name} is wrong for {wrong} users"
+            raise ValueError(f"{name} is wrong for {wrong} users")
     scale = np.abs(reference.sums).max(axis=1, keepdims=True)
     worst = float((np.abs(found["sum"] - reference.sums) / scale).max())
-    return f"a sum is off by {worst:.1e} relative" if not worst < 1e-4 else ""
+    if not worst <= LARGEST:
+        raise ValueError(f"a sum is off by {worst:.1e} relative")
+    return worst
