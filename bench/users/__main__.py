@@ -1,6 +1,6 @@
 """``python -m bench.users``: rates, restores, latencies and growth, one after the other on one broker.
 
-``--events 300000`` for a quick look; ``--only rate,restore`` for a part.
+``--events 300000`` for a quick look; ``--only restore,latency`` for some groups.
 """
 
 from __future__ import annotations
@@ -9,82 +9,109 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bench.report import Row, write
-from bench.users import contenders
-from bench.users.contenders import Contender, Run
-from bench.users.input import PARTITIONS, create_topic, places, read_changelog, reference_of, send
-from bench.users.reduced import Events, Reference, make_events, worst_error, write_articles
-from bench.users.watch import Committed, Processes
+from bench.users import contenders, measure
+from bench.users.contenders import Run
+from bench.users.input import create_topic, places, reference_of, send
+from bench.users.reduced import Events, make_events, uniform_events, write_articles
 from streams.local_broker import LocalBroker
 
 USERS = 80_000
-
-
-def measure_rate(contender: Contender, run: Run, events: int, reference: Reference) -> Row:
-    """Let the contender fold the whole input; check what it wrote."""
-    if not contender.creates:
-        create_topic(run.bootstrap, contender.changelog, compact=True)
-    committed = Committed(run.bootstrap, contender.group, run.source, PARTITIONS)
-    half_at = 0.0
-    with Processes(contender.commands, run.folder / "logs" / f"{contender.group}.log") as processes:
-        processes.await_line("FIRST", 60)
-
-        def reached_the_end() -> float | None:
-            nonlocal half_at
-            done, now = committed.total(), time.time()
-            if not half_at and done >= events / 2:
-                half_at, processes.half_done = now, done
-            return now if done >= events else None
-
-        ended_at = processes.wait_until(reached_the_end, "all events are committed", 900)
-        processes.measure()
-        began_at = min(float(line[1]) for line in processes.printed("FIRST"))
-    states, records = read_changelog(run.bootstrap, contender.changelog, contender.strip)
-    worst = worst_error(reference, states)
-    second_half = (events - processes.half_done) / (ended_at - half_at) if ended_at > half_at else 0.0
-    return Row(
-        name=contender.name,
-        value=round(events / (ended_at - began_at)),
-        unit="events/s",
-        group="rate",
-        detail={
-            "second half": round(second_half),
-            "CPU s": round(processes.cpu_seconds, 1),
-            "peak MB": round(processes.peak_mb),
-            "changelog records": records,
-            "worst error": f"{worst:.0e}",
-        },
-    )
+RESTORED_USERS = 1_000_000
+LATENCY_EVENTS_PER_SECOND = 2000
+GROWTH_USERS = (10_000, 100_000, 1_000_000)
+GROWTH_EVENTS = 1_000_000
+SLOW_EVENTS = 200_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=3_000_000)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", default="rate,restore,latency,growth")
     options = parser.parse_args()
+    groups = options.only.split(",")
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-users-") as scratch:
         folder = Path(scratch)
         with LocalBroker.start(folder / "kafka", throughput=True) as broker:
-            articles = write_articles(folder / "articles.bin")
-            events = make_events(options.events, USERS)
+            write_articles(folder / "articles.bin")
             run = Run(broker.bootstrap_servers, "clicks", folder / "articles.bin", folder)
-            _fill(run, events)
-            reference = reference_of(events, articles)
-            rows = []
-            for number in range(options.rounds):
-                tag = f"-{number}"
-                for contender in (
-                    contenders.kafka_streams(run, tag=tag),
-                    contenders.stoppress(run, tag=tag),
-                    contenders.stoppress(run, 2, tag=tag),
-                    contenders.kafka_streams(run, "rocksdb", tag=tag),
-                ):
-                    rows.append(measure_rate(contender, run, len(events), reference))
-                    print(rows[-1], flush=True)
-                    shutil.rmtree(folder / "state", ignore_errors=True)
-            write("users", rows)
+            for name, rows_of in (("rate", _rates), ("restore", _restores), ("latency", _latencies), ("growth", _growth)):
+                if name in groups:
+                    for row in rows_of(run, options.events):
+                        rows.append(row)
+                        print(f"{row.group}: {row.name}: {row.value:,g} {row.unit} {row.detail}", flush=True)
+    write("users", rows)
+
+
+def _rates(run: Run, count: int) -> Iterator[Row]:
+    articles = write_articles(run.articles)
+    events = make_events(count, USERS)
+    _fill(run, events)
+    reference = reference_of(events, articles)
+    for contender in (
+        contenders.kafka_streams(run),
+        contenders.stoppress(run),
+        contenders.stoppress(run, 2),
+        contenders.kafka_streams(run, "rocksdb"),
+        contenders.consume_only(run),
+    ):
+        checked = None if contender.changelog == "" else reference
+        yield measure.rate(contender, run, count, checked)
+        shutil.rmtree(run.folder / "state", ignore_errors=True)
+    full = contenders.full_record(run, events)
+    yield measure.rate(full, replace(run, source=full.source), count, None)
+    few = Events(events.user[:SLOW_EVENTS], events.article[:SLOW_EVENTS], events.at[:SLOW_EVENTS])
+    slow = replace(run, source="clicks-few")
+    _fill(slow, few)
+    for contender in contenders.other_python(slow):
+        row = measure.rate(contender, slow, len(few), reference_of(few, articles))
+        row.detail["events"] = len(few)
+        yield row
+
+
+def _restores(run: Run, _: int) -> Iterator[Row]:
+    idle = replace(run, source="no-clicks")
+    create_topic(run.bootstrap, idle.source)
+    for contender in (
+        contenders.kafka_streams(idle, heap_mb=3072, tag="-restore"),
+        contenders.stoppress(idle, tag="-restore"),
+        contenders.kafka_streams(idle, "rocksdb", tag="-restore"),
+    ):
+        measure.fill_states(run, contender.changelog, RESTORED_USERS)
+        yield measure.restore(contender, idle, RESTORED_USERS)
+        shutil.rmtree(run.folder / "state", ignore_errors=True)
+
+
+def _latencies(run: Run, _: int) -> Iterator[Row]:
+    events = make_events(round(measure.LATENCY_SECONDS * LATENCY_EVENTS_PER_SECOND), USERS, seed=2)
+    for wait_ms in (50, 20):
+        tag = f"-{wait_ms}ms"
+        for number, make in enumerate((contenders.kafka_streams, contenders.stoppress)):
+            paced = replace(run, source=f"paced{tag}-{number}")
+            contender = (
+                make(paced, commit_ms=wait_ms, heap_mb=512, tag=tag) if number == 0 else make(paced, wait_ms=wait_ms, tag=tag)
+            )
+            contender = replace(contender, name=f"{contender.name}, {wait_ms} ms commits")
+            yield from measure.latency(contender, paced, events, LATENCY_EVENTS_PER_SECOND)
+
+
+def _growth(run: Run, _: int) -> Iterator[Row]:
+    sizes = {}
+    for users in GROWTH_USERS:
+        source = replace(run, source=f"growth-{users}")
+        create_topic(run.bootstrap, source.source)
+        contender = contenders.stoppress(source, tag=f"-growth-{users}")
+        measure.fill_states(run, contender.changelog, users)
+        row, sizes[users] = measure.growth(contender, source, uniform_events(GROWTH_EVENTS, users), users)
+        yield row
+    fewest, most = min(sizes), max(sizes)
+    a_user = (sizes[most] - sizes[fewest]) * 2**20 / (most - fewest)
+    yield Row(name="stoppress, memory", value=round(a_user), unit="bytes a user", group="growth")
 
 
 def _fill(run: Run, events: Events) -> None:

@@ -48,6 +48,13 @@ def make_events(count: int, users: int, *, seed: int = 1) -> Events:
     return Events(_zipf(draw, users, count), _zipf(draw, ARTICLES, count), at)
 
 
+def uniform_events(count: int, users: int, *, seed: int = 4) -> Events:
+    """Draw ``count`` events with every user as likely as the other."""
+    draw = np.random.default_rng(seed)
+    at = START_MS + np.arange(count, dtype=np.int64) * 5
+    return Events(draw.integers(0, users, count), _zipf(draw, ARTICLES, count), at)
+
+
 def _zipf(draw: np.random.Generator, size: int, count: int) -> NDArray[np.int64]:
     weights = np.cumsum(1.0 / np.arange(1, size + 1))
     drawn: NDArray[np.int64] = np.searchsorted(weights, draw.random(count) * weights[-1]).astype(np.int64)

@@ -7,6 +7,7 @@ Settings come from ``STOPPRESS_*``; ``STOPPRESS_SLOT`` tells two of them apart.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ NAME = "bench-users"
 AT_ONCE = 1000
 
 
-class Click(msgspec.Struct):
+class Click(msgspec.Struct, gc=False):
     at: int
     article_id: str
 
@@ -119,6 +120,9 @@ def fold(
 
 def run(source_topic: str, changelog: str, articles_file: Path, most: int, wait_seconds: float) -> None:
     """Fold until a stop is requested, in batches of at most ``most`` records."""
+    # A batch's records hold no cycles, and looking for some in them takes a sixth of the time.
+    gc.freeze()
+    gc.set_threshold(1_000_000)
     settings = load()
     stop = Stop.on_signals()
     articles = np.fromfile(articles_file, "<f4").reshape(-1, DIMS)
