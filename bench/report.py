@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """One measurement. ``ratio`` is to the first row of the same unit and ``group``; None for that which has no peer."""
+    """One measurement; ``ratio`` is to the first row of the same unit and ``group``."""
 
     name: str
     value: float

@@ -13,7 +13,6 @@ from typing import Any
 
 from streams.local_broker.jars import LOCK, maven_context
 
-
 STREAMS_LOCK = Path("bench/users/kafka_streams.lock.toml")
 
 

@@ -25,7 +25,7 @@ RESTORED_USERS = 1_000_000
 LATENCY_EVENTS_PER_SECOND = 2000
 GROWTH_USERS = (10_000, 100_000, 1_000_000)
 GROWTH_EVENTS = 1_000_000
-SLOW_EVENTS = 200_000
+SLOW_EVENTS = 100_000
 
 
 def main() -> None:
@@ -40,7 +40,12 @@ def main() -> None:
         with LocalBroker.start(folder / "kafka", throughput=True) as broker:
             write_articles(folder / "articles.bin")
             run = Run(broker.bootstrap_servers, "clicks", folder / "articles.bin", folder)
-            for name, rows_of in (("rate", _rates), ("restore", _restores), ("latency", _latencies), ("growth", _growth)):
+            for name, rows_of in (
+                ("rate", _rates),
+                ("restore", _restores),
+                ("latency", _latencies),
+                ("growth", _growth),
+            ):
                 if name in groups:
                     for row in rows_of(run, options.events):
                         rows.append(row)
@@ -91,13 +96,13 @@ def _latencies(run: Run, _: int) -> Iterator[Row]:
     events = make_events(round(measure.LATENCY_SECONDS * LATENCY_EVENTS_PER_SECOND), USERS, seed=2)
     for wait_ms in (50, 20):
         tag = f"-{wait_ms}ms"
-        for number, make in enumerate((contenders.kafka_streams, contenders.stoppress)):
-            paced = replace(run, source=f"paced{tag}-{number}")
-            contender = (
-                make(paced, commit_ms=wait_ms, heap_mb=512, tag=tag) if number == 0 else make(paced, wait_ms=wait_ms, tag=tag)
-            )
-            contender = replace(contender, name=f"{contender.name}, {wait_ms} ms commits")
-            yield from measure.latency(contender, paced, events, LATENCY_EVENTS_PER_SECOND)
+        theirs, ours = (replace(run, source=f"paced{tag}-{whose}") for whose in ("theirs", "ours"))
+        for contender, paced in (
+            (contenders.kafka_streams(theirs, commit_ms=wait_ms, heap_mb=512, tag=tag), theirs),
+            (contenders.stoppress(ours, wait_ms=wait_ms, tag=tag), ours),
+        ):
+            named = replace(contender, name=f"{contender.name}, {wait_ms} ms commits")
+            yield from measure.latency(named, paced, events, LATENCY_EVENTS_PER_SECOND)
 
 
 def _growth(run: Run, _: int) -> Iterator[Row]:

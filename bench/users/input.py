@@ -10,10 +10,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.users.reduced import Events, Reference, fold_one_by_one, splitmix64
 from contract.murmur2 import partition_of
-from contract.settings import Settings
+from contract.settings import load
 from streams.table import read_to_end
 
 PARTITIONS = 4
+KEY_BYTES = len(b"user-0000000")
 COMPACT = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.5"}
 
 
@@ -62,18 +63,17 @@ def reference_of(events: Events, articles: np.ndarray) -> Reference:
     return fold_one_by_one(events, splitmix64(partitions, offsets), offsets, articles)
 
 
-def read_changelog(bootstrap: str, topic: str, strip: bytes = b"") -> tuple[dict[bytes, bytes], int]:
-    """Return the newest value of each key, read_committed, and how many records there were."""
-    settings = Settings(bootstrap_servers=bootstrap)
+def read_changelog(bootstrap: str, topic: str) -> tuple[dict[bytes, bytes], int]:
+    """Return the newest value of each user, read_committed, and how many records there were.
+
+    Some contenders append to the key.
+    """
+    settings = load([f"bootstrap_servers={bootstrap}"], environ={})
     states: dict[bytes, bytes] = {}
     count = 0
     for record in read_to_end(settings, topic, name="bench"):
         key, value = record.key(), record.value()
-        if key is None or not key.startswith(b"user-", len(strip)):
-            continue
-        count += 1
-        if value is None:
-            states.pop(key[len(strip) :], None)
-        else:
-            states[key[len(strip) :]] = value
+        if key is not None and value is not None and key.startswith(b"user-"):
+            count += 1
+            states[key[:KEY_BYTES]] = value
     return states, count

@@ -15,7 +15,7 @@ from bench.users.contenders import Contender, Run
 from bench.users.input import PARTITIONS, create_topic, places, read_changelog, send
 from bench.users.reduced import STATE, Events, Reference, worst_error
 from bench.users.watch import Committed, Processes
-from contract.settings import Settings
+from contract.settings import load
 from streams.table import TableReader
 
 LATENCY_SECONDS = 24.0
@@ -51,7 +51,7 @@ def rate(contender: Contender, run: Run, events: int, reference: Reference | Non
         "peak MB": round(processes.peak_mb),
     }
     if reference is not None:
-        states, records = read_changelog(run.bootstrap, contender.changelog, contender.strip)
+        states, records = read_changelog(run.bootstrap, contender.changelog)
         detail["changelog records"] = records
         detail["worst error"] = f"{worst_error(reference, states):.0e}"
     value = round((events - before) / (ended_at - began_at))
@@ -95,7 +95,9 @@ def latency(contender: Contender, run: Run, events: Events, per_second: int) -> 
     with _started(contender, run) as processes:
         if contender.creates:
             processes.await_line("RUNNING", 60)
-        reader = TableReader(Settings(bootstrap_servers=run.bootstrap), contender.changelog, name="bench-latency")
+        reader = TableReader(
+            load([f"bootstrap_servers={run.bootstrap}"], environ={}), contender.changelog, name="bench-latency"
+        )
         measured, cores = _send_and_time(run, events, per_second, reader, processes)
         reader.close()
     name, detail = contender.name, {"max ms": float(round(measured.max())), "measured": float(len(measured))}

@@ -112,9 +112,9 @@ def fold_one_by_one(
         user, time = events.user[event], events.at[event]
         newest = np.where(folded[user] == 0, time, np.maximum(at[user], time))
         kept = np.where(folded[user] == 0, 0.0, np.exp2((at[user] - newest) / HALF_LIFE_MS))
-        sums[user] = sums[user] * kept[:, None] + exact[events.article[event]] * np.exp2(
-            (time - newest) / HALF_LIFE_MS
-        )[:, None]
+        sums[user] = (
+            sums[user] * kept[:, None] + exact[events.article[event]] * np.exp2((time - newest) / HALF_LIFE_MS)[:, None]
+        )
         at[user] = newest
         folded[user] += 1
         hash_sum[user] += hashes[event]
