@@ -10,8 +10,8 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from bench.users.reduced import DIMS, HALF_LIFE_MS, STATE, splitmix64
-from contract.settings import Settings, load
-from streams.group import GroupInput, Stopped
+from contract.settings import load
+from streams.group import GroupInput
+from streams.health import HealthServer, Pulse
 from streams.record import Record
-from streams.table import read_to_end
+from streams.restore import Restore
 from streams.transactions import TransactionalOutput
-from streams.worker import Identity, Stop
+from streams.worker import Identity, Stop, Stopped
 
 NAME = "bench-users"
 AT_ONCE = 1000
+RESTORED_AT_ONCE = 5000
 
 
 class Click(msgspec.Struct, gc=False):
@@ -39,33 +41,34 @@ class Click(msgspec.Struct, gc=False):
 _decode_lines = msgspec.json.Decoder(Click).decode_lines
 
 
-def batched(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    """Cut a stream into lists of ``size``; the last is shorter."""
-    while chunk := list(islice(records, size)):
-        yield chunk
-
-
 class States:
     """All users of the partitions owned, as rows of one structured array."""
 
-    def __init__(self, settings: Settings, changelog: str) -> None:
-        self._settings = settings
+    def __init__(self, changelog: str) -> None:
         self._changelog = changelog
         self.rows: dict[bytes, int] = {}
         self.keys: list[bytes] = []
         self.partition: NDArray[np.int32] = np.zeros(1024, np.int32)
         self.table = np.zeros(1024, STATE)
 
-    def restore(self, committed: dict[int, int]) -> None:
+    def restore(self, restore: Restore) -> None:
         """Read the changelog of these partitions to its end."""
         began = time.perf_counter()
-        read = 0
-        records = read_to_end(self._settings, self._changelog, name=NAME, partitions=list(committed))
-        for chunk in batched(records, 5000):
-            rows = self.rows_of([key for record in chunk if (key := record.key())], [r.partition() for r in chunk])
-            self.table[rows] = np.frombuffer(b"".join([record.value() or b"" for record in chunk]), STATE)
-            read += len(chunk)
-        print(f"RESTORED {read} {time.perf_counter() - began:.3f}", flush=True)
+        chunk: list[Record] = []
+
+        def put(record: Record) -> None:
+            chunk.append(record)
+            if len(chunk) == RESTORED_AT_ONCE:
+                self._put(chunk)
+
+        restore.read(self._changelog, put)
+        self._put(chunk)
+        print(f"RESTORED {restore.records} {time.perf_counter() - began:.3f}", flush=True)
+
+    def _put(self, chunk: list[Record]) -> None:
+        rows = self.rows_of([record.key() or b"" for record in chunk], [record.partition() for record in chunk])
+        self.table[rows] = np.frombuffer(b"".join([record.value() or b"" for record in chunk]), STATE)
+        chunk.clear()
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget the users of these partitions."""
@@ -127,12 +130,14 @@ def run(source_topic: str, changelog: str, articles_file: Path, most: int, wait_
     stop = Stop.on_signals()
     articles = np.fromfile(articles_file, "<f4").reshape(-1, DIMS)
     index = {f"article-{number:05d}": number for number in range(len(articles))}
-    states = States(settings, changelog)
+    states = States(changelog)
     identity = Identity.of(settings, NAME, "reduced")
-    output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
-    source = GroupInput(settings, source_topic, identity, states, name=NAME, changelogs=[changelog], stop=stop)
     first = True
-    try:
+    with suppress(Stopped), ExitStack() as stack:
+        pulse = Pulse(stop, stack.enter_context(HealthServer("127.0.0.1", 0)))
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        group = GroupInput(settings, source_topic, identity, states, name=NAME, changelogs=[changelog], pulse=pulse)
+        source = stack.enter_context(closing(group))
         while not stop.requested:
             records = source.consume(AT_ONCE, wait_seconds)
             while AT_ONCE <= len(records) < most and len(more := source.consume(AT_ONCE, 0.0)) > 0:
@@ -149,10 +154,6 @@ def run(source_topic: str, changelog: str, articles_file: Path, most: int, wait_
                 for number, (row, partition) in enumerate(places):
                     output.send(changelog, states.keys[row], values[number * size : (number + 1) * size], partition)
             states.table[touched] = staged
-    except Stopped:
-        pass
-    finally:
-        source.close()
 
 
 if __name__ == "__main__":
