@@ -19,7 +19,9 @@ from producers.offline import DAY_MS, START_MS, Found, simulate_days
 from producers.shapes import POSITIONS, Shape, Traffic
 from producers.simulated_users import Ints
 
-USERS, DAYS, ARTICLES_A_DAY = 4000, 2, 300
+USERS, DAYS, ARTICLES_A_DAY = 5000, 2, 300
+WIDTH = 120
+"""Of the table where there is no terminal to ask."""
 PERSONAL, POPULAR = "simulated, own lists", "simulated, popular list"
 NOTES = {
     "": (
@@ -48,7 +50,8 @@ def compare(given: Sequence[str], *, seed: int, as_json: bool) -> None:
     if as_json:
         print(to_json(shapes).decode())
     else:
-        print_beside(shapes, Console())
+        console = Console()
+        print_beside(shapes, console if console.is_terminal else Console(width=WIDTH))
 
 
 def beside(folders: Sequence[tuple[str, Path]], on_broken: OnBroken, *, seed: int) -> dict[str, Shape]:
