@@ -1,4 +1,4 @@
-"""Write README.md's figures and its picture from real runs of the demo: ``make readme``, about four minutes.
+"""Write README.md's figures and its picture from real runs of the demo: ``make readme``, about three and a half minutes.
 
 The first run is measured undisturbed; in the second a real Chromium shows the page, and a worker is killed.
 """
@@ -136,12 +136,12 @@ def _take_picture(address: str) -> bytes:
 
 def _visit(page: Page) -> None:
     page.wait_for_selector(".feed:nth-child(4) .item")
-    page.wait_for_timeout(20_000)
+    page.wait_for_timeout(10_000)
     page.click(".feed.you .item:nth-child(2) .card")
     page.wait_for_selector(".feed.you.answered")
     page.click("#kill")
     page.wait_for_selector(".account[data-phase=accounted]")
-    page.wait_for_timeout(45_000)  # until the latencies shown are those of a healthy half minute
+    page.wait_for_timeout(35_000)  # until the latencies shown are those of a healthy half minute
     page.click("#suggestions button")
     page.wait_for_selector(".reach.live")
     page.wait_for_timeout(4_000)

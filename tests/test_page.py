@@ -153,8 +153,7 @@ def test_a_suggested_headline_is_published_with_one_click_and_counted_where_it_a
     expect(visit.page.locator("#reach-chart path.line")).to_have_attribute("d", re.compile("^M.*V"))
     expect(suggestions).to_have_count(3)
     assert title not in suggestions.all_inner_texts()
-    published = visit.page.locator(".item.marked").first
-    expect(published).to_contain_text("your headline")
+    expect(visit.page.locator(".item.marked .title").first).to_have_text(title)
     holders = [user for user in (f"user-{n:05d}" for n in range(60)) if title in titles(demo, user)]
     assert holders
     await_true(lambda: visit.number("reached") >= len(holders), "all of them counted")
