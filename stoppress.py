@@ -92,9 +92,7 @@ def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -
     settings = _settings(context, port=port, slot=slot)
     topics, _, stop = _start("articles", settings)
     with HealthServer(settings.host, PORTS["articles"] if settings.port is None else settings.port) as health:
-        encoder = TextEncoder.load(
-            settings.encoder, settings.device, settings.encoder_threads, settings.encoder_batch_tokens
-        )
+        encoder = TextEncoder.load(settings.encoder, settings.device, settings.encoder_threads)
         articles.run(settings, topics, encoder, stop, health)
 
 

@@ -150,6 +150,21 @@ class GroupInput:
             positions[record.partition()] = record.offset() + 1
         return positions
 
+    def known_ends(self) -> dict[int, int]:
+        """Return the ends of the owned partitions as the last fetch saw them, without a request; some may be missing.
+
+        Markers of transactions count too, so an end may lie beyond the last record.
+        """
+        ends = {}
+        for partition in self._positions:
+            try:
+                end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)[1]
+            except KafkaException:
+                continue
+            if end >= 0:
+                ends[partition] = end
+        return ends
+
     def adopt(self, positions: dict[int, int]) -> None:
         """Take ``positions`` as committed; only after a known commit."""
         self._positions = positions
