@@ -86,7 +86,8 @@ class Letters(TextEncoder):
 
 
 def vector(title: str) -> NDArray[np.float32]:
-    return Letters().run(Letters().tokenise([title]))[0]
+    numbers: NDArray[np.float32] = Letters().run(Letters().tokenise([title]))[0]
+    return numbers
 
 
 def line(offset: int, article_id: str, title: str | None, at: int = NOW, **fields: object) -> Line:
