@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,9 @@ from contract.topics import Topics
 if TYPE_CHECKING:
     from encoders.decay import Decay
     from streams.worker import Stop
+
+# A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 topics_app = typer.Typer(no_args_is_help=True, help="Create and check the topics of the namespace.")
@@ -70,6 +74,11 @@ def _model(settings: Settings) -> tuple[Topics, Decay]:
     return Topics(settings, generation_of(manifest, model.manifest())), model
 
 
+def _article_vectors(settings: Settings) -> str | None:
+    """The topic whose vectors a producer waits for, None where no encoder says which that is."""
+    return _model(settings)[0].article_vectors if (settings.encoder / "manifest.json").exists() else None
+
+
 def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
     """What every worker does first: log its settings, and check that its topics are there."""
     from streams.admin import require_topics
@@ -79,7 +88,7 @@ def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
     topics, model = _model(settings)
     require_topics(settings, topics.specs())
     Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
-    return topics, model, Stop.on_signals()
+    return topics, model, Stop.on_signals(settings.shutdown_seconds)
 
 
 @run_app.command("articles")
@@ -148,9 +157,17 @@ def demo(
     set_up_logging("warning")
     source = ["produce", "simulate", "--progress", f"--users={users}", f"--archive={articles}",
               f"--clicks-per-second={clicks_per_second}"]  # fmt: skip
+    strap = f"{users:,} simulated readers, {articles:,} fresh articles, a real Kafka on this machine"
     if replay is not None:
-        source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1])]
-    code = run_demo(settings, lambda s: _model(s)[0], Stop.on_signals(), source=source, seconds=seconds, report=report)
+        from producers.replay import require_data
+
+        require_data(*replay)
+        source = ["produce", "replay", "--progress", "--format", replay[0], str(replay[1].resolve())]
+        if seconds is not None:
+            source.append(f"--seconds={seconds}")
+        strap = "A real day of news and clicks, sped up, through a real Kafka on this machine"
+    stop = Stop.on_signals()
+    code = run_demo(settings, lambda s: _model(s)[0], stop, source=source, strap=strap, seconds=seconds, report=report)
     raise typer.Exit(code)
 
 
@@ -164,7 +181,7 @@ def topics_create(
 
     settings = _settings(context)
     lines = create_topics(settings, _model(settings)[0].specs(), alter=alter)
-    for line in lines:
+    for line in lines or ["nothing to do: all topics are as they should be"]:
         typer.echo(line)
     if any(line.startswith("differs") for line in lines):
         typer.echo(
@@ -232,6 +249,7 @@ def produce_simulate(
     beside: Annotated[
         list[str] | None, typer.Option(help="mind=DIR or globo=DIR: only print how the shapes compare with real data")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="with --beside: the shapes as JSON")] = False,
 ) -> None:
     """A newsroom that publishes, and readers who look at their real lists and click by hidden tastes."""
     from producers.newsroom import write_corpus
@@ -242,9 +260,13 @@ def produce_simulate(
         write_corpus(corpus, corpus_articles)
         typer.echo(f"{corpus_articles} articles in {corpus}")
         return
+    if beside:
+        from producers.beside import compare
+
+        compare(beside, seed=seed, as_json=as_json)
+        return
     settings = _settings(context)
     set_up_logging("warning")
-    has_encoder = (settings.encoder / "manifest.json").exists()
     result = simulate(
         settings,
         users=users,
@@ -257,7 +279,7 @@ def produce_simulate(
         taste=taste,
         report=report,
         on_progress=lambda figures: typer.echo(json.dumps(figures) if progress else progress_line(figures)),
-        article_vectors=_model(settings)[0].article_vectors if has_encoder else None,
+        article_vectors=_article_vectors(settings),
         stop=Stop.on_signals(),
     )
     if not progress:
@@ -265,6 +287,37 @@ def produce_simulate(
             f"CTR personal {result.ctr.personal or 0:.1%}, popular {result.ctr.popular or 0:.1%}; "
             f"precision {result.precision.personal or 0:.1%}, {result.precision.popular or 0:.1%}"
         )
+
+
+@produce_app.command("replay")
+def produce_replay(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="the folder with the data set")],
+    format_: Annotated[str, typer.Option("--format", help="of the data: mind")],
+    speed_up: Annotated[
+        float | None, typer.Option(help="how many times as fast as it was; inf: as fast as Kafka takes it")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="how long it takes where no speed-up is given: 120")] = None,
+    keep_times: Annotated[bool, typer.Option("--keep-times", help="leave at and published_at as they were")] = False,
+    progress: Annotated[bool, typer.Option("--progress", help="a line of JSON a second instead of text")] = False,
+) -> None:
+    """Real impressions, clicks and news in their order, sped up, moved in time so that they end now."""
+    from producers.replay_display import show_replay
+    from streams.worker import Stop, set_up_logging
+
+    settings = _settings(context)
+    set_up_logging("warning")
+    show_replay(
+        settings,
+        format_,
+        folder,
+        speed_up=speed_up,
+        seconds=seconds,
+        keep_times=keep_times,
+        as_json=progress,
+        article_vectors=_article_vectors(settings),
+        stop=Stop.on_signals(),
+    )
 
 
 @dead_letters_app.command("list")
@@ -276,18 +329,18 @@ def dead_letters_list(
     """List what could not be used, with the reason."""
     import msgspec
 
+    from streams.admin import require_topics
     from streams.dead_letters import letters
 
     settings = _settings(context)
+    topics = Topics(settings)
+    require_topics(settings, topics.public())
     count = 0
-    for letter in letters(settings, _model(settings)[0].dead_letters):
+    for letter in letters(settings, topics):
         if reason is not None and letter.reason != reason:
             continue
         count += 1
-        if as_json:
-            typer.echo(msgspec.json.encode(letter))
-        else:
-            typer.echo(f"{letter.topic}[{letter.partition}]@{letter.offset} {letter.reason}: {letter.detail}")
+        typer.echo(msgspec.json.encode(letter) if as_json else str(letter))
     if not as_json:
         typer.echo(f"{count} dead letters")
 
@@ -297,10 +350,16 @@ def dead_letters_requeue(
     context: typer.Context, reason: Annotated[str, typer.Option(help="send again those with this reason")]
 ) -> None:
     """Send dead letters of one reason to their topic again, each once."""
+    from streams.admin import require_topics
     from streams.dead_letters import requeue
 
     settings = _settings(context)
-    typer.echo(f"{requeue(settings, _model(settings)[0].dead_letters, reason)} sent again")
+    topics = Topics(settings)
+    require_topics(settings, topics.public())
+    outcome = requeue(settings, topics, reason)
+    typer.echo(f"{outcome.sent} sent again")
+    for why, count in outcome.kept.items():
+        typer.echo(f"{count} not: {why}")
 
 
 @export_app.command("encoder")
@@ -337,6 +396,17 @@ def main() -> None:
             f"stoppress: the package {error.name!r} is missing; install the extra that has it (README)", file=sys.stderr
         )
         sys.exit(SetupError.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"stoppress: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(SetupError.exit_code)
+    except Exception as error:
+        kafka = sys.modules.get("confluent_kafka")
+        if kafka is None or not isinstance(error, kafka.KafkaException):
+            raise
+        print(f"stoppress: Kafka: {error.args[0].str()}", file=sys.stderr)
+        sys.exit(StoppressError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -11,6 +11,7 @@ from contract.errors import UnreadableState
 from contract.records import decode_article
 from contract.settings import Settings
 from encoders.articles import ArticleTable
+from streams.health import Pulse
 from streams.record import Record, text_key
 from streams.table import TableReader
 
@@ -35,9 +36,9 @@ class ArticleView:
         self._name = name
         self._reader = TableReader(settings, topic, name=f"{name}.articles")
 
-    def catch_up(self) -> list[ArticleChange]:
+    def catch_up(self, pulse: Pulse) -> list[ArticleChange]:
         """Block until all that is in the topic now has been taken in."""
-        return self._apply(self._reader.catch_up())
+        return self._apply(self._reader.catch_up(pulse=pulse))
 
     def poll(self) -> list[ArticleChange]:
         """Take in what has come since; does not block."""

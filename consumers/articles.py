@@ -8,6 +8,7 @@ committed offsets; what is read again after a crash is compared with what is pub
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, closing, suppress
 
 from prometheus_client import Counter, Histogram
 
@@ -19,11 +20,11 @@ from contract.errors import TransactionFailed
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.text import TextEncoder
-from streams.dead_letters import headers_of
-from streams.group import GroupInput, Stopped
-from streams.health import HealthServer
+from streams.dead_letters import DeadLetter
+from streams.group import GroupInput
+from streams.health import HealthServer, Pulse
 from streams.transactions import TransactionalOutput
-from streams.worker import Identity, Stop
+from streams.worker import Identity, Stop, Stopped
 
 ARTICLES = Counter("stoppress_article_records_total", "Records of articles by outcome", ["outcome"])
 PUBLISH_SECONDS = Histogram(
@@ -35,23 +36,20 @@ PUBLISH_SECONDS = Histogram(
 def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, health: HealthServer) -> None:
     """Embed until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
+    changelogs = [topics.article_vectors]
+    pulse = Pulse(stop, health)
     desk = Desk(settings, topics, encoder)
     bounds = Bounds.of(settings, encoder.provider)
-    changelogs = [topics.article_vectors]
-    try:
-        output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
-        source = GroupInput(settings, topics.articles, identity, desk, name=NAME, changelogs=changelogs, stop=stop)
-    except Stopped:
-        return
     ENCODER.info({"provider": encoder.provider, "model": encoder.manifest.model, "generation": topics.generation})
-    runner = Runner(encoder, bounds)
-    reader = Reader(source, desk, runner, bounds)
-    try:
+    with suppress(Stopped), ExitStack() as stack:
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        group = GroupInput(settings, topics.articles, identity, desk, name=NAME, changelogs=changelogs, pulse=pulse)
+        runner = stack.enter_context(closing(Runner(encoder, bounds)))
+        source = stack.enter_context(closing(group))
+        reader = Reader(source, desk, runner, bounds)
         while not stop.requested:
-            health.beat()
             # 1. Read ahead; while there is more to read nothing new is run, so that the newest is known.
             records = reader.read()
-            health.ready(bool(source.assigned))
             desk.keep_to(source.assigned)
             # 2. Stage what needs no new vector, what the encoder has done, and what has expired.
             desk.take_records(records, now := _now_ms())
@@ -60,38 +58,27 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
             if reader.may_run() and (batch := desk.take_batch(bounds.articles, bounds.tokens, now)):
                 runner.start(batch)
             desk.expire(source.assigned, now)
-            # 3. Write what is staged and the offsets before which all is finished in one transaction.
-            if not _commit(output, source, desk, topics):
+            try:
+                # 3. Write what is staged and the offsets before which all is finished in one transaction.
+                _commit(output, source, desk, topics)
+            except TransactionFailed:
                 # 4. Aborted or unknown: read offsets and what is published again.
                 desk.abandon()
-                source.reread()
+                source.reread(keep=False)
             reader.measure()
-    except Stopped:
-        pass
-    finally:
-        health.ready(False)
-        source.close()
-        runner.close()
 
 
-def _commit(output: TransactionalOutput, source: GroupInput, desk: Desk, topics: Topics) -> bool:
+def _commit(output: TransactionalOutput, source: GroupInput, desk: Desk, topics: Topics) -> None:
     committed = source.positions_after([])
     positions = desk.positions(committed)
     staged = desk.staged
-    if not staged.values and not staged.dead and positions == committed:
-        _count(desk.abandon())
-        return True
-    try:
+    if positions and (staged.values or staged.dead or positions != committed):
         with output.transaction(source, positions):
             for (partition, article_id), (value, headers) in staged.values.items():
                 output.send(topics.article_vectors, article_id.encode(), value, partition, headers)
             for record, error in staged.dead:
-                headers = headers_of(topics.articles, record.partition(), record.offset(), NAME, error)
-                output.send(topics.dead_letters, record.key(), record.value(), headers=headers)
-    except TransactionFailed:
-        return False
+                DeadLetter.of(record, NAME, error).send(output, topics.dead_letters)
     _count(desk.adopt(positions))
-    return True
 
 
 def _count(staged: Staged) -> None:

@@ -30,6 +30,7 @@ from contract.topics import Topics
 from encoders.text import TextEncoder
 from streams.one_record import read_record
 from streams.record import Record, text_key
+from streams.restore import Restore
 from streams.worker import Log
 
 EXPIRED_AT_ONCE = 500
@@ -58,16 +59,16 @@ class Desk:
         self._settings = settings
         self._topics = topics
         self._encoder = encoder
-        self.published = PublishedArticles(settings, topics)
+        self.published = PublishedArticles(settings, topics, encoder.dims)
         self._dead: dict[int, OrderedDict[int, tuple[Record, BadRecord]]] = {}
         self._dead_bytes = 0
         self.backlog = Backlog(settings.encoder_read_ahead)
         self.staged = Staged()
 
-    def restore(self, committed: dict[int, int]) -> None:
+    def restore(self, restore: Restore) -> None:
         """Begin anew with these partitions. Blocks."""
-        self._forget(committed)
-        self.published.restore(committed)
+        self._forget(restore.committed)
+        self.published.restore(restore)
 
     def drop(self, partitions: Iterable[int]) -> None:
         self._forget(partitions)

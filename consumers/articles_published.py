@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from consumers.articles_backlog import Version
+from contract.errors import UnreadableState
 from contract.records import ArticleRecord, decode_article
 from contract.settings import Settings
 from contract.topics import Topics
 from streams.record import Record, text_key
-from streams.table import read_to_end
-from streams.worker import Log
+from streams.restore import Restore
 
 NAME = "articles"
 OFFSET_HEADER = "article-offset"
 TIMESTAMP_HEADER = "article-timestamp"
 PUBLISHED = Gauge("stoppress_articles_published", "Articles whose vector is published by this worker")
-RESTORED = Counter("stoppress_articles_restored_records_total", "Records of vectors read to restore what is published")
-RESTORE_SECONDS = Gauge("stoppress_articles_restore_seconds", "How long the last restore took")
 DAY_MS = 86_400_000
 
 
@@ -54,8 +51,8 @@ class Published:
 class PublishedArticles:
     """By partition and article. Who is gone is kept only as long as older records may still be read."""
 
-    def __init__(self, settings: Settings, topics: Topics) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, topics: Topics, dims: int) -> None:
+        self._dims = dims
         self._topic = topics.article_vectors
         self._ttl_ms = round(settings.article_ttl_days * DAY_MS)
         self._partitions: dict[int, dict[str, Published]] = {}
@@ -119,30 +116,18 @@ class PublishedArticles:
             if published is not None and published.value is None and published.offset == offset:
                 del articles[article_id]
 
-    def restore(self, committed: dict[int, int]) -> None:
+    def restore(self, restore: Restore) -> None:
         """Read the vectors of these partitions to their ends. Blocks."""
-        began = time.perf_counter()
-        records = read_to_end(self._settings, self._topic, name="articles.restore", partitions=list(committed))
-        read = self.load(committed, records)
-        RESTORED.inc(read)
-        RESTORE_SECONDS.set(time.perf_counter() - began)
-        Log(NAME).info("restored", partitions=len(committed), records=read, articles=len(self))
-
-    def load(self, committed: Mapping[int, int], records: Iterable[Record]) -> int:
-        """Begin these partitions anew from what was written; return how many records that were."""
-        self.drop(committed)
-        self._partitions |= {p: {} for p in committed}
-        read = 0
-        for record in records:
-            self._apply(record)
-            read += 1
+        self.drop(restore.committed)
+        self._partitions |= {p: {} for p in restore.committed}
+        restore.read(self._topic, self._apply)
         self._rebuild_due()
-        for partition, offset in committed.items():
+        for partition, offset in restore.committed.items():
             articles = self._partitions[partition]
             self._gone[partition] = sorted((p.offset, id) for id, p in articles.items() if p.value is None)
             self._count[partition] = len(articles) - len(self._gone[partition])
             self.forget_gone(partition, offset)
-        return read
+        self.drop(restore.damaged)
 
     def drop(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
@@ -160,9 +145,18 @@ class PublishedArticles:
         value = record.value()
         if value is None:
             headers = dict(record.headers() or [])
-            published = Published(int(headers.get(OFFSET_HEADER, -1)), int(headers.get(TIMESTAMP_HEADER, 0)))
+            try:
+                published = Published(int(headers.get(OFFSET_HEADER, -1)), int(headers.get(TIMESTAMP_HEADER, 0)))
+            except ValueError as error:
+                raise UnreadableState(f"a tombstone's headers are damaged: {error}") from None
         else:
-            published = self.of(decode_article(value), value)
+            article = decode_article(value)
+            if len(article.vector) != self._dims:
+                raise UnreadableState(
+                    f"a vector of {len(article.vector)} numbers where this generation has {self._dims}; "
+                    "something else than the articles worker wrote it"
+                )
+            published = self.of(article, value)
         self._partitions[record.partition()][text_key(record)] = published
 
     def _rebuild_due(self) -> None:

@@ -17,7 +17,6 @@ IDLE_SECONDS = 0.1
 FETCH_SECONDS = 0.05
 RUN_SECONDS = 0.005
 MEASURE_SECONDS = 1.0
-MEASURE_LAG_SECONDS = 5.0
 QUEUE = Gauge("stoppress_encoder_queue_articles", "Articles that wait for the encoder")
 QUEUE_AGE = Gauge("stoppress_encoder_queue_age_seconds", "Since Kafka got the one of them that waits longest")
 
@@ -35,7 +34,6 @@ class Reader:
         self._given_up: dict[int, int] = {}
         self._fill_until: float | None = None
         self._next_measure = 0.0
-        self._next_lag = 0.0
 
     def read(self) -> list[Record]:
         """Return the records at hand, as far as there is room for them; waits where none came the last time."""
@@ -67,17 +65,14 @@ class Reader:
         return filled and not self._behind()
 
     def measure(self) -> None:
-        """Bring the gauges up to date, now and then."""
-        now = time.monotonic()
-        if now >= self._next_measure:
-            self._next_measure = now + MEASURE_SECONDS
-            oldest = self._desk.backlog.oldest()
-            QUEUE.set(len(self._desk.backlog))
-            QUEUE_AGE.set(0 if oldest is None else max(0.0, time.time() - oldest / 1000))
-            PUBLISHED.set(len(self._desk.published))
-        if now >= self._next_lag:
-            self._next_lag = now + MEASURE_LAG_SECONDS
-            self._source.measure_lag()
+        """Bring the gauges up to date, once a second."""
+        if (now := time.monotonic()) < self._next_measure:
+            return
+        self._next_measure = now + MEASURE_SECONDS
+        oldest = self._desk.backlog.oldest()
+        QUEUE.set(len(self._desk.backlog))
+        QUEUE_AGE.set(0 if oldest is None else max(0.0, time.time() - oldest / 1000))
+        PUBLISHED.set(len(self._desk.published))
 
     def _patience(self) -> float:
         """Seconds to wait for a record."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing, suppress
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -18,12 +19,12 @@ from contract.topics import Topics
 from encoders.decay import Decay
 from encoders.fold import STATS_HALF_LIFE_MS
 from ranking.popularity import Popularity
-from streams.group import GroupInput, Stopped
-from streams.health import HealthServer
+from streams.group import GroupInput
+from streams.health import HealthServer, Pulse
 from streams.record import Record, text_key
 from streams.table import TableReader
 from streams.transactions import TransactionalOutput
-from streams.worker import Identity, Stop
+from streams.worker import Identity, Stop, Stopped
 
 NAME = "ranker"
 _LATENCY = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 60)
@@ -44,40 +45,33 @@ PUT_OFF = Gauge("stoppress_rankings_put_off", "Users who wait for their ranking"
 def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
     """Rank until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
-    articles = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
-    popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
-    stats = TableReader(settings, topics.article_stats, name=f"{NAME}.stats")
-    fresh = FreshArticles(settings, articles.table, popularity)
-    lists = RankerLists(settings, topics, model, fresh)
-    restored = articles.catch_up()
-    for record in stats.catch_up():
-        _count_in(popularity, record)
-    lists.take_articles(restored, _now_ms())
-    changelogs = [topics.recommendations]
-    try:
-        output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
-        source = GroupInput(settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, stop=stop)
-    except Stopped:
-        return
-    next_lag = 0.0
-    try:
+    pulse = Pulse(stop, health)
+    with suppress(Stopped), ExitStack() as stack:
+        view = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
+        articles = stack.enter_context(closing(view))
+        stats = stack.enter_context(closing(TableReader(settings, topics.article_stats, name=f"{NAME}.stats")))
+        popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
+        lists = RankerLists(settings, topics, model, FreshArticles(settings, articles.table, popularity))
+        restored = articles.catch_up(pulse)
+        _count_in(popularity, stats.catch_up(pulse=pulse))
+        lists.take_articles(restored, _now_ms())
+        changelogs = [topics.recommendations]
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        group = GroupInput(
+            settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, pulse=pulse
+        )
+        source = stack.enter_context(closing(group))
         while not stop.requested:
-            health.beat()
             # 1. Consume changed users, new articles and statistics.
             records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
-            health.ready(bool(source.assigned))
-            for record in stats.poll(limit=20_000):
-                _count_in(popularity, record)
-            # 2. Find whose list is due, and rank.
             now = _now_ms()
-            lists.take_users(records, now)
+            _count_in(popularity, stats.poll(limit=20_000))
             lists.take_articles(articles.poll(), now)
-            due = lists.due(now)
-            began = time.perf_counter()
-            publications = list(lists.rank(due, now))
-            if due:
-                RANK_SECONDS.observe(time.perf_counter() - began)
-                RANKED.inc(len(due))
+            if not source.assigned:
+                continue  # what is revoked may be another's by now
+            # 2. Find whose list is due, and rank.
+            lists.take_users(records, now)
+            publications = _rank(lists, now)
             if records or publications:
                 try:
                     # 3. Write lists and the offsets of all owned partitions in one transaction.
@@ -87,31 +81,32 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
                             output.send(topics.recommendations, p.user_id.encode(), value, p.partition)
                 except TransactionFailed:
                     # 4. Aborted or unknown: what was computed is dropped and read again.
-                    source.reread()
+                    source.reread(keep=False)
                     continue
-                _count(publications, lists, fresh)
-            if (moment := time.monotonic()) > next_lag:
-                source.measure_lag()
-                next_lag = moment + 5
-    except Stopped:
-        pass
-    finally:
-        health.ready(False)
-        source.close()
-        articles.close()
-        stats.close()
+                _count(publications, lists)
+
+
+def _rank(lists: RankerLists, now_ms: int) -> list[Publication]:
+    due = lists.due(now_ms)
+    began = time.perf_counter()
+    publications = list(lists.rank(due, now_ms))
+    if due:
+        RANK_SECONDS.observe(time.perf_counter() - began)
+        RANKED.inc(len(due))
+    return publications
 
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _count_in(popularity: Popularity, record: Record) -> None:
-    value = record.value()
-    popularity.put(record.partition(), text_key(record), None if value is None else decode_stats(value))
+def _count_in(popularity: Popularity, records: Iterable[Record]) -> None:
+    for record in records:
+        value = record.value()
+        popularity.put(record.partition(), text_key(record), None if value is None else decode_stats(value))
 
 
-def _count(publications: Sequence[Publication], lists: RankerLists, fresh: FreshArticles) -> None:
+def _count(publications: Sequence[Publication], lists: RankerLists) -> None:
     now = _now_ms()
     for publication in publications:
         if publication.result is None:
@@ -124,5 +119,5 @@ def _count(publications: Sequence[Publication], lists: RankerLists, fresh: Fresh
         elif cause.kind == "article":
             PUBLISH_TO_LIST.observe(max(0, now - cause.at) / 1000)
     READERS.set(lists.user_count())
-    FRESH.set(len(fresh.catalogue.ids))
+    FRESH.set(lists.article_count())
     PUT_OFF.set(lists.put_off())

@@ -1,40 +1,41 @@
 """The ranker's tables: whose list is due and why, and what it is to be.
 
 A list is due when its user's state changed by an event that asks for it, when an article would
-enter it, when an article in it is gone, and in a slow refresh. Nothing here is staged: where a
-transaction fails, all of it is dropped and restored.
+enter it, when an article in it is gone or another than it was, and in a slow refresh. Nothing here
+is staged: where a transaction fails, all of it is dropped and restored.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import FreshArticles
-from contract.errors import BadRecord
+from consumers.ranker_pending import Pending
+from contract.errors import BadRecord, UnreadableState
 from contract.messages import POPULAR, Cause, Item, List, decode
 from contract.murmur2 import partition_of
-from contract.records import PARTITION_KEY, decode_user
+from contract.records import PARTITION_KEY, UserRecord, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.decay import Decay
-from ranking.readers import ReaderTable
-from ranking.reasons import SOURCE_OF, reason_of
+from ranking.readers import NEVER, OTHER, ReaderTable
+from ranking.reasons import REASONS, SOURCE_OF, carriers
 from ranking.scoring import PARTS, Ranked, Weights, common_parts, concerned, rank
 from streams.record import Record, text_key
-from streams.table import read_to_end
+from streams.restore import Restore
 from streams.worker import Log
 
-PRIORITY = {"withdrawal": 0, "event": 1, "article": 2, "start": 3, "refresh": 4}
 BATCH_USERS = 512
 REFRESH_USERS = 128
 SCORES_AT_ONCE = 8_000_000
+RESTORED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class RankerLists:
         self._weights = weights or Weights()
         self._readers = ReaderTable(model.dims, settings.list_length)
         self._owned: set[int] = set()
-        self._pending: dict[str, Cause] = {}
+        self._pending = Pending()
         self._forgotten: dict[str, int] = {}
         self._popular_partition = partition_of(POPULAR.encode(), settings.partitions)
         self._popular_at = 0
@@ -67,59 +68,74 @@ class RankerLists:
     def user_count(self) -> int:
         return len(self._readers)
 
+    def article_count(self) -> int:
+        """How many articles may be listed now."""
+        return len(self._fresh.catalogue)
+
     def put_off(self) -> int:
         """How many users wait for their ranking."""
         return len(self._pending)
 
-    def restore(self, committed: dict[int, int]) -> None:
-        """Read users up to their committed offsets, and their present lists. Blocks."""
-        partitions = list(committed)
-        name = "ranker.restore"
-        for record in read_to_end(self._settings, self._topics.user_vectors, name=name, partitions=partitions):
-            if record.offset() < committed[record.partition()]:
-                self._put_user(record)
-        for record in read_to_end(self._settings, self._topics.recommendations, name=name, partitions=partitions):
-            self._put_list(record)
-        self._owned.update(partitions)
-        Log("ranker").info("restored", partitions=len(partitions), users=len(self._readers))
+    def restore(self, restore: Restore) -> None:
+        """Read users up to their committed offsets, and their present lists; all are ranked soon. Blocks.
+
+        Where compaction took a state that was ranked, its successor is still to come, or its user was forgotten.
+        """
+        still_to_come: dict[str, bool] = {}
+        states: dict[str, tuple[int, UserRecord]] = {}
+
+        def put_user(record: Record) -> None:
+            if record.offset() >= restore.committed[record.partition()]:
+                still_to_come[text_key(record)] = record.value() is not None
+            else:
+                self._collect(record, states)
+            if len(states) >= RESTORED_AT_ONCE:
+                self._put_users(states, ranked_at=0)
+
+        restore.read(self._topics.user_vectors, put_user)
+        self._put_users(states, ranked_at=0)
+        restore.read(self._topics.recommendations, lambda record: self._put_list(record, still_to_come))
+        self._owned.update(restore.committed)
+        self.drop(restore.damaged)
 
     def drop(self, partitions: Iterable[int]) -> None:
+        """Forget everything about these partitions."""
         gone = set(partitions)
         self._readers.drop_partitions(gone)
         self._owned -= gone
-        self._pending = {u: cause for u, cause in self._pending.items() if self._readers.row(u) is not None}
+        self._pending.keep(lambda user_id: self._readers.row(user_id) is not None)
         self._forgotten = {u: p for u, p in self._forgotten.items() if p not in gone}
 
     def take_users(self, records: Iterable[Record], now_ms: int) -> None:
         """Take in changed user states; a cause in them makes the list due."""
+        states: dict[str, tuple[int, UserRecord]] = {}
         for record in records:
-            cause = self._put_user(record, now_ms)
-            if cause is not None:
-                self._due(text_key(record), cause)
+            try:
+                user = self._collect(record, states)
+            except UnreadableState as error:  # the list stays as it is until the users worker has mended the state
+                place = f"{record.topic()}[{record.partition()}]@{record.offset()}"
+                Log("ranker").error("unreadable_state", record=f"{place}: {error}")
+                continue
+            if user is not None and user.windows.cause is not None:
+                self._pending.add(text_key(record), user.windows.cause)
+        self._put_users(states, ranked_at=now_ms)
 
     def take_articles(self, changes: Sequence[ArticleChange], now_ms: int) -> None:
         """Find the users whom publications and withdrawals concern."""
         changed = self._fresh.refresh(changes, now_ms)
-        if changed.left:
-            cause = {hash64(c.id): c for c in changed.left}
-            hashes = np.fromiter(cause, np.uint64, len(cause))
-            for row in self._readers.holding(hashes):
-                held = next(c for h, c in cause.items() if h in self._readers.listed[row])
-                self._due(self._readers.ids[row], held)
-        if changed.entered:
-            self._trigger(changed.entered, now_ms)
+        for causes in (changed.left, changed.altered):
+            if causes:
+                self._trigger_holders(causes)
+        if changed.entered or changed.altered:
+            self._trigger(sorted([*changed.entered, *changed.altered], key=lambda cause: cause.at), now_ms)
 
     def due(self, now_ms: int) -> list[tuple[str, Cause]]:
-        """Return whom to rank now, the most urgent first, and take them off the list of those who wait."""
-        if len(self._pending) > BATCH_USERS:
-            order = sorted(self._pending.items(), key=lambda item: (PRIORITY[item[1].kind], item[1].at))[:BATCH_USERS]
-        else:
-            order = list(self._pending.items())
-        for user_id, _ in order:
-            del self._pending[user_id]
-        if len(order) < BATCH_USERS:
-            order += self._slow_refresh(now_ms)
-        return order
+        """Return whom to rank now, the most urgent first; they wait no longer."""
+        due = self._pending.take(BATCH_USERS)
+        if len(due) < BATCH_USERS:
+            taken = {user_id for user_id, _ in due}
+            due += [(user_id, cause) for user_id, cause in self._slow_refresh(now_ms) if user_id not in taken]
+        return due
 
     def rank(self, due: Sequence[tuple[str, Cause]], now_ms: int) -> Iterator[Publication]:
         """Rank users and yield the lists that are not as they were, tombstones first."""
@@ -127,112 +143,141 @@ class RankerLists:
             yield Publication(user_id, partition, None)
         self._forgotten = {}
         catalogue = self._fresh.catalogue
-        chunk = max(1, SCORES_AT_ONCE // max(1, len(catalogue.ids)))
-        for start in range(0, len(due), chunk):
-            part = [(row, cause) for user_id, cause in due[start : start + chunk]
-                    if (row := self._readers.row(user_id)) is not None]  # fmt: skip
+        chunk = max(1, SCORES_AT_ONCE // max(1, len(catalogue)))
+        known = [(row, cause) for user_id, cause in due if (row := self._readers.row(user_id)) is not None]
+        known = [(row, cause) for row, cause in known if self._readers.ranked_at[row] != NEVER]
+        for start in range(0, len(known), chunk):
+            part = known[start : start + chunk]
             rows = [row for row, _ in part]
             readers = self._readers.readers(rows)
             ranked = rank(readers, catalogue, self._weights, self._settings.list_length, now_ms)
             self._readers.note(rows, ranked, now_ms)
-            cold = np.logical_not(readers.queries.any(axis=(1, 2))).tolist()
-            for i, (row, cause) in enumerate(part):
-                hashes = np.where(ranked.places[i] >= 0, catalogue.hashes[ranked.places[i]], 0) if catalogue.ids else 0
-                if not np.array_equal(self._readers.listed[row], np.broadcast_to(hashes, self._settings.list_length)):
-                    self._readers.listed[row] = hashes
-                    user_id = self._readers.ids[row]
-                    result = self._list(user_id, ranked, i, cause, now_ms, fallback=cold[i])
-                    yield Publication(user_id, int(self._readers.partition[row]), result)
+            hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
+            changed = np.flatnonzero(self._readers.relist(rows, hashes))
+            cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)))
+            for i, items, fallback in zip(changed, self._items(ranked, changed), cold.tolist(), strict=True):
+                row, cause = part[i]
+                user_id = self._readers.ids[row]
+                result = self._list(user_id, items, cause, now_ms, fallback=fallback)
+                yield Publication(user_id, int(self._readers.partition[row]), result)
 
-    def _put_user(self, record: Record, now_ms: int = 0) -> Cause | None:
+    def _collect(self, record: Record, states: dict[str, tuple[int, UserRecord]]) -> UserRecord | None:
+        """Note the state in a record, to be put with others; forget the user at once where there is none."""
         if record.key() == PARTITION_KEY:
             return None
         user_id, value = text_key(record), record.value()
         if value is None:
-            self._pending.pop(user_id, None)
-            if self._readers.drop(user_id) and now_ms:
-                self._forgotten[user_id] = record.partition()
+            states.pop(user_id, None)
+            self._forget(user_id, record.partition())
             return None
-        self._forgotten.pop(user_id, None)
         user = decode_user(value)
-        known = self._readers.row(user_id) is not None
-        row = self._readers.put(user_id, record.partition(), user, self._model.query(user.vector[None])[0])
-        if not known:
-            self._readers.ranked_at[row] = now_ms
-        return user.windows.cause
+        states[user_id] = record.partition(), user
+        return user
 
-    def _put_list(self, record: Record) -> None:
-        user_id = text_key(record)
-        if record.value() is None:
+    def _put_users(self, states: dict[str, tuple[int, UserRecord]], ranked_at: int) -> None:
+        """Take over ``states`` and clear them; ``ranked_at`` is for users who are new here and have no list."""
+        if not states:
             return
-        try:
-            items = decode(List, record.value()).items
-        except BadRecord:
+        rows = [self._readers.add(user_id, partition) for user_id, (partition, _) in states.items()]
+        users = [user for _, user in states.values()]
+        self._readers.put(
+            rows, [user.windows for user in users], self._model.query(np.stack([user.vector for user in users]))
+        )
+        new = [row for row in rows if self._readers.ranked_at[row] == NEVER]
+        self._readers.ranked_at[new] = np.where(self._readers.listed[new].any(axis=1), 0, ranked_at)
+        states.clear()
+
+    def _forget(self, user_id: str, partition: int) -> None:
+        self._pending.discard(user_id)
+        if self._readers.drop(user_id) and partition in self._owned:
+            self._forgotten[user_id] = partition
+
+    def _put_list(self, record: Record, still_to_come: dict[str, bool]) -> None:
+        user_id, value = text_key(record), record.value()
+        row = self._readers.row(user_id)
+        if value is None:
+            if row is not None:
+                self._readers.listed[row] = 0
+            self._forgotten.pop(user_id, None)
             return
         if user_id == POPULAR:
             row = self._readers.add(POPULAR, record.partition())
-        else:
-            present = self._readers.row(user_id)
-            if present is None:
-                return
-            row = present
-        hashes = [hash64(item.article_id) for item in items][: self._settings.list_length]
-        self._readers.listed[row] = 0
-        self._readers.listed[row, : len(hashes)] = hashes
+            self._readers.ranked_at[row] = 0
+        elif row is None and still_to_come.get(user_id):
+            row = self._readers.add(user_id, record.partition())  # not to be ranked before its state is here
+        elif row is None:
+            if not user_id.startswith("~"):
+                self._forgotten[user_id] = record.partition()
+            return
+        self._readers.listed[row] = self._listed(value)
 
-    def _due(self, user_id: str, cause: Cause) -> None:
-        """Keep the oldest cause of those not yet reflected."""
-        before = self._pending.get(user_id)
-        if before is None or cause.at < before.at:
-            self._pending[user_id] = cause
+    def _listed(self, value: bytes) -> NDArray[np.uint64]:
+        """Return what a published list says, [k]; it is none of ours where it is longer or cannot be read."""
+        length = self._settings.list_length
+        try:
+            hashes = [hash64(item.article_id) for item in decode(List, value).items]
+        except BadRecord:
+            return np.full(length, OTHER)
+        if len(hashes) > length:
+            return np.full(length, OTHER)
+        return np.array(hashes + [0] * (length - len(hashes)), np.uint64)
 
-    def _trigger(self, entered: Sequence[Cause], now_ms: int) -> None:
+    def _trigger_holders(self, causes: Sequence[Cause]) -> None:
+        """Let those wait whose list holds one of the articles that ``causes`` name, oldest first."""
+        by_hash = {hash64(cause.id): cause for cause in causes}
+        for row in self._readers.holding(np.fromiter(by_hash, np.uint64, len(by_hash))):
+            held = [by_hash[h] for h in self._readers.listed[row].tolist() if h in by_hash]
+            self._pending.add(self._readers.ids[row], min(held, key=lambda cause: cause.at))
+
+    def _trigger(self, causes: Sequence[Cause], now_ms: int) -> None:
+        """Let those wait whose list one of the articles that ``causes`` name would enter, oldest first."""
         catalogue = self._fresh.catalogue
-        entered = sorted(entered, key=lambda cause: cause.at)
-        places = catalogue.places(np.array([hash64(cause.id) for cause in entered], np.uint64))
+        places = catalogue.places(np.array([hash64(cause.id) for cause in causes], np.uint64))
         common = common_parts(catalogue, self._weights, now_ms).sum(axis=0)[places]
-        entering = concerned(self._readers.trigger, self._readers.entry, catalogue.vectors[places], common)
-        first = entering.argmax(axis=1)
-        for row in np.flatnonzero(entering.any(axis=1) & (self._readers.partition >= 0)):
-            self._due(self._readers.ids[row], entered[first[row]])
+        first = concerned(self._readers.trigger, self._readers.entry, catalogue.vectors[places], common)
+        for row in np.flatnonzero(first >= 0):
+            self._pending.add(self._readers.ids[row], causes[first[row]])
 
     def _slow_refresh(self, now_ms: int) -> list[tuple[str, Cause]]:
         """Those not ranked since they were restored, those ranked longest ago, and the popular list."""
         readers = self._readers
-        if self._popular_partition in self._owned and now_ms >= self._popular_at and self._fresh.catalogue.ids:
+        if self._popular_partition in self._owned and now_ms >= self._popular_at and len(self._fresh.catalogue):
             self._popular_at = now_ms + round(self._settings.popular_seconds * 1000)
-            readers.ranked_at[readers.add(POPULAR, self._popular_partition)] = 1
-        overdue = now_ms - round(self._settings.refresh_seconds * 1000)
-        rows = np.flatnonzero((readers.partition >= 0) & (readers.ranked_at < overdue))
-        if len(rows) > REFRESH_USERS:
-            rows = rows[np.argpartition(readers.ranked_at[rows], REFRESH_USERS)[:REFRESH_USERS]]
+            readers.ranked_at[readers.add(POPULAR, self._popular_partition)] = 0
+        overdue = readers.overdue(now_ms - round(self._settings.refresh_seconds * 1000), REFRESH_USERS)
         return [
-            (readers.ids[row], Cause(kind="refresh" if readers.ranked_at[row] else "start", id="", at=now_ms))
-            for row in rows
+            (user_id, Cause(kind="start" if started else "refresh", id="", at=now_ms))
+            for user_id, started in (
+                (readers.ids[row], readers.ranked_at[row] == 0 and readers.ids[row] != POPULAR) for row in overdue
+            )
         ]
 
-    def _list(self, user_id: str, ranked: Ranked, i: int, cause: Cause, now_ms: int, fallback: bool) -> List:
+    def _items(self, ranked: Ranked, users: NDArray[np.intp]) -> Iterator[list[Item]]:
+        """Yield the items of the lists of some of the ``ranked``."""
         ids = self._fresh.catalogue.ids
-        items = []
-        for place, score, parts in zip(
-            ranked.places[i].tolist(), ranked.scores[i].tolist(), ranked.parts[i].tolist(), strict=True
-        ):
-            if place < 0:
-                break
-            reason = reason_of(parts)
-            items.append(
+        names = PARTS if self._settings.explain else ()
+        lengths = np.count_nonzero(ranked.places[users] >= 0, axis=1).tolist()
+        places = ranked.places[users].tolist()
+        scores = ranked.scores[users].astype(np.float64).round(4).tolist()
+        carried = carriers(ranked.parts[users]).tolist()
+        parts = ranked.parts[users, :, : len(names)].astype(np.float64).round(4).tolist()
+        for i, length in enumerate(lengths):
+            yield [
                 Item(
-                    article_id=ids[place],
-                    score=round(score, 4),
-                    reason=reason,
-                    source=SOURCE_OF[reason],
-                    parts=dict(zip(PARTS, [round(p, 4) for p in parts], strict=True)) if self._settings.explain else {},
+                    article_id=ids[places[i][j]],
+                    score=scores[i][j],
+                    reason=REASONS[carried[i][j]],
+                    source=SOURCE_OF[REASONS[carried[i][j]]],
+                    parts=dict(zip(names, parts[i][j], strict=True)),
                 )
-            )
+                for j in range(length)
+            ]
+
+    def _list(self, user_id: str, items: list[Item], cause: Cause, now_ms: int, *, fallback: bool) -> List:
         return List(
             user_id=user_id,
             list_id=secrets.token_hex(8),
-            generated_at=int(time.time() * 1000),
+            generated_at=now_ms,
             cause=cause,
             generation=self._topics.generation,
             items=items,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import Counter, Gauge
-
 from consumers.article_view import ArticleChange
-from contract.errors import BadRecord
+from contract.errors import BadRecord, SetupError
 from contract.messages import decode_event
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, PartitionTotals, decode_stats, decode_totals, decode_user
@@ -21,12 +18,7 @@ from encoders.decay import Decay
 from encoders.fold import FOLDED_KINDS, Arrival, Fold, FoldLimits
 from encoders.user_state import PartitionState, UserState
 from streams.record import Record, text_key
-from streams.table import read_to_end
-from streams.worker import Log
-
-RESTORED = Counter("stoppress_restored_records_total", "Changelog records read to restore tables", ["worker"])
-RESTORE_SECONDS = Gauge("stoppress_restore_seconds", "How long the last restore took", ["worker"])
-NAME = "users"
+from streams.restore import Restore
 
 
 @dataclass
@@ -72,21 +64,19 @@ class UserTables:
     def waiting_count(self) -> int:
         return sum(state.totals.waiting for state in self._partitions.values())
 
-    def restore(self, committed: dict[int, int]) -> None:
-        """Read the changelogs of these partitions to their ends. Blocks."""
-        began = time.perf_counter()
-        restored = {p: PartitionState(p) for p in committed}
-        read = 0
+    def restore(self, restore: Restore) -> None:
+        """Read the changelogs of these partitions to their ends. Blocks.
+
+        Raises :class:`SetupError` where a state holds events that are still to be read by the group's offsets.
+        """
+        restored = {p: PartitionState(p) for p in restore.committed}
         for topic, apply in ((self._topics.user_vectors, _apply_user), (self._topics.article_stats, _apply_stats)):
-            for record in read_to_end(self._settings, topic, name="users.restore", partitions=list(committed)):
-                apply(restored[record.partition()], record)
-                read += 1
-        self._partitions |= restored
-        for state in restored.values():
-            self._unsettled |= state.waiting_for.keys() | state.stats.keys()
-        RESTORED.labels(NAME).inc(read)
-        RESTORE_SECONDS.labels(NAME).set(time.perf_counter() - began)
-        Log(NAME).info("restored", partitions=len(committed), records=read, users=self.user_count())
+            restore.read(topic, lambda record, apply=apply: apply(restored[record.partition()], record))  # type: ignore[misc]
+        for partition, state in restored.items():
+            if partition not in restore.damaged:
+                self._check_offset(state, restore.committed[partition])
+                self._partitions[partition] = state
+                self._unsettled |= state.waiting_for.keys() | state.stats.keys()
 
     def drop(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
@@ -121,6 +111,16 @@ class UserTables:
         for fold in batch.folds.values():
             fold.adopt()
         self._unsettled.clear()
+
+    def _check_offset(self, state: PartitionState, committed: int) -> None:
+        last = max((user.last_offset for user in state.users.values()), default=-1)
+        if last >= committed:
+            raise SetupError(
+                f"{self._topics.user_vectors}[{state.partition}] holds events of {self._topics.user_events} up to "
+                f"offset {last}, and the group would read them again from {committed} on: its offsets have expired or "
+                f"were set back, or the topic was made anew; set them to {last + 1} with kafka-consumer-groups "
+                "--reset-offsets, or delete the topics of the generation to fold anew"
+            )
 
     def _settles(self, article_id: str) -> bool:
         return self._articles.row(article_id) is not None or self._articles.is_gone(article_id)

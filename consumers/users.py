@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, closing, suppress
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -13,11 +14,11 @@ from contract.records import PARTITION_KEY, encode_plain, encode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.decay import Decay
-from streams.dead_letters import headers_of
-from streams.group import GroupInput, Stopped
-from streams.health import HealthServer
+from streams.dead_letters import DeadLetter
+from streams.group import GroupInput
+from streams.health import HealthServer, Pulse
 from streams.transactions import TransactionalOutput
-from streams.worker import Identity, Stop
+from streams.worker import Identity, Stop, Stopped
 
 NAME = "users"
 EVENTS = Counter("stoppress_events_total", "Events by what became of them", ["outcome"])
@@ -33,22 +34,23 @@ WAITING = Gauge("stoppress_waiting_events", "Events that wait for their article'
 def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
     """Fold until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
-    articles = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
-    articles.catch_up()
-    tables = UserTables(settings, topics, model, articles.table)
     changelogs = [topics.user_vectors, topics.article_stats]
-    try:
-        output = TransactionalOutput(settings, identity, name=NAME, stop=stop)
-        source = GroupInput(settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, stop=stop)
-    except Stopped:
-        return
-    next_lag = 0.0
-    try:
+    pulse = Pulse(stop, health)
+    with suppress(Stopped), ExitStack() as stack:
+        view = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
+        articles = stack.enter_context(closing(view))
+        articles.catch_up(pulse)
+        tables = UserTables(settings, topics, model, articles.table)
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        group = GroupInput(
+            settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse
+        )
+        source = stack.enter_context(closing(group))
         while not stop.requested:
-            health.beat()
             # 1. Consume what has come within the batching time, and the vectors that came meanwhile.
             records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
-            health.ready(bool(source.assigned))
+            if not source.assigned:
+                continue  # what is revoked may be another's by now
             # 2. Fold on staged state; nothing current is touched.
             began = time.perf_counter()
             batch = tables.fold(records, articles.poll())
@@ -60,21 +62,12 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
                     with output.transaction(source, source.positions_after(records)):
                         _send(output, topics, batch)
                 except TransactionFailed:
-                    # 4a. Aborted or unknown: read offsets and tables again.
+                    # 4a. Aborted or unknown: go back to the committed offsets, and restore what they do not fit.
                     source.reread()
                     continue
                 # 4b. Committed: what was staged is now current.
                 tables.adopt(batch)
                 _count(batch, len(records), tables)
-            if (now := time.monotonic()) > next_lag:
-                source.measure_lag()
-                next_lag = now + 5
-    except Stopped:
-        pass
-    finally:
-        health.ready(False)
-        source.close()
-        articles.close()
 
 
 def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
@@ -87,11 +80,13 @@ def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
             output.send(topics.article_stats, article_id.encode(), value, partition)
         output.send(topics.user_vectors, PARTITION_KEY, encode_plain(fold.totals), partition)
         for dropped in fold.dropped:
-            headers = headers_of(topics.user_events, partition, dropped.waited.offset, NAME, dropped.error)
-            output.send(topics.dead_letters, dropped.user_id.encode(), dropped.waited.value, headers=headers)
+            error, waited = dropped.error, dropped.waited
+            DeadLetter(
+                topics.user_events, partition, waited.offset, NAME, error.reason, error.detail,
+                dropped.user_id.encode(), waited.value,
+            ).send(output, topics.dead_letters)  # fmt: skip
     for message, error in batch.bad:
-        headers = headers_of(topics.user_events, message.partition(), message.offset(), NAME, error)
-        output.send(topics.dead_letters, message.key(), message.value(), headers=headers)
+        DeadLetter.of(message, NAME, error).send(output, topics.dead_letters)
 
 
 def _count(batch: Batch, records: int, tables: UserTables) -> None:

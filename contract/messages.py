@@ -11,6 +11,7 @@ an older reader understands a newer writer and the other way round. What does no
     unknown_kind       an event of a kind that the contract does not know
     bad_id             an id is empty, longer than 256 bytes, or begins with ``~``
     key_mismatch       the record's key is not the id inside
+    too_large          the value is larger than its topic takes, or than what may wait in a user's state
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from msgspec import Meta
 from contract.errors import BadRecord
 
 MAX_ID_BYTES = 256
+MAX_ARTICLE_BYTES = 8 << 20
+MAX_EVENT_BYTES = 1 << 20
+MAX_WAITING_EVENT_BYTES = 16 << 10
 LAST_TIME = 253_402_300_799_999
 POPULAR = "~popular"
 
@@ -46,6 +50,9 @@ Id = Annotated[
 ]
 # Past the year 9999 it was not in milliseconds, and the records of the inner topics hold 64 bits.
 Time = Annotated[int, Meta(ge=0, le=LAST_TIME, description="Epoch milliseconds, UTC.")]
+# What goes with an article's vector is bounded, for those records are held in memory by every ranker.
+Label = Annotated[str, Meta(max_length=256)]
+Labels = Annotated[list[Label], Meta(max_length=128)]
 
 
 class Article(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,12 +65,12 @@ class Article(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     body: str = ""
     url: str = ""
     image_url: str = ""
-    category: str = ""
-    tags: list[str] = []
-    entities: Annotated[list[str], Meta(description="People, places, organisations it is about.")] = []
-    authors: list[str] = []
-    source: Annotated[str, Meta(description="The agency, desk or site that it comes from.")] = ""
-    language: str = ""
+    category: Label = ""
+    tags: Labels = []
+    entities: Annotated[Labels, Meta(description="People, places, organisations it is about.")] = []
+    authors: Labels = []
+    source: Annotated[Label, Meta(description="The agency, desk or site that it comes from.")] = ""
+    language: Label = ""
     expires_at: Annotated[Time | None, Meta(description="When it leaves all lists; null: by age alone.")] = None
     placement: Annotated[Placement, Meta(description="An editor's wish; `held` keeps it out of all lists.")] = "auto"
     attributes: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
@@ -136,12 +143,14 @@ encode: Callable[[Article | Event | List], bytes] = msgspec.json.Encoder().encod
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     message: msgspec.json.Decoder(message) for message in (Article, Event, List)
 }
+_max_bytes: dict[type, int] = {Article: MAX_ARTICLE_BYTES, Event: MAX_EVENT_BYTES, List: MAX_EVENT_BYTES}
 
 
 def decode(message: type[Message], value: bytes | None) -> Message:
     """Decode one JSON value. Raises :class:`BadRecord` that names the field and what it should be."""
     if value is None:
         raise BadRecord("null_value", f"the value is null; send a JSON {message.__name__}")
+    _check_size(message.__name__, value, _max_bytes[message])  # a compressed batch carries more than its topic's limit
     try:
         text = value.decode()  # msgspec looks only at the fields it knows
     except UnicodeDecodeError as error:
@@ -203,6 +212,7 @@ def decode_event(key: bytes | None, value: bytes | None) -> Event:
         check_id("event_id", event.event_id)
     if event.kind in ARTICLE_KINDS:
         check_id("article_id", event.article_id)
+        _check_size(f"Event: a {event.kind}, which may have to wait,", value, MAX_WAITING_EVENT_BYTES)
         if event.kind == "dwell" and (event.dwell_ms is None or event.dwell_ms < 0):
             raise BadRecord("wrong_shape", "Event: a dwell needs `dwell_ms`, the milliseconds spent reading")
     elif event.kind == "impression":
@@ -211,3 +221,8 @@ def decode_event(key: bytes | None, value: bytes | None) -> Event:
         for item in event.shown:
             check_id("shown[].article_id", item.article_id)
     return event
+
+
+def _check_size(what: str, value: bytes | None, limit: int) -> None:
+    if value is not None and len(value) > limit:
+        raise BadRecord("too_large", f"{what} has {len(value):,} bytes; at most {limit:,} are allowed")

@@ -20,15 +20,15 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from contract.errors import SettingsError
 
 PREFIX = "STOPPRESS_"
-_SECRET_WORDS = ("password", "secret", "token", "key.pem", "sasl.username", "jaas")
+_SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "username", "jaas", "oauthbearer.config")
 
 
 class Settings(BaseSettings):
     """Everything that can be set. Durations and sizes carry their unit in the name."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, allow_inf_nan=False)
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="where Kafka is")
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="where Kafka is")
     kafka: dict[str, str] = Field({}, description="librdkafka properties for every client (TLS, SASL), as JSON")
     namespace: str = Field(
         "stoppress.",
@@ -74,20 +74,20 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: float = Field(10.0, gt=0, le=600, description="how long ending may take")
 
-    long_half_life_hours: float = Field(30 * 24.0, gt=0, description="of the long interest")
-    short_half_life_hours: float = Field(2.0, gt=0, description="of the short interest")
+    long_half_life_hours: float = Field(30 * 24.0, gt=0, le=24 * 3650, description="of the long interest")
+    short_half_life_hours: float = Field(2.0, gt=0, le=24 * 3650, description="of the short interest")
     article_ttl_days: float = Field(30.0, gt=0, le=3650, description="when an article is no longer listed")
     user_ttl_days: float = Field(
         180.0, gt=0, le=3650, description="after this long without an event a user starts anew"
     )
     event_retention_days: float = Field(7.0, gt=0, le=3650, description="how long events and dead letters are kept")
-    waiting_clicks: int = Field(32, ge=1, le=1024, description="clicks of a user that may wait for a vector")
+    waiting_clicks: int = Field(32, ge=1, le=512, description="clicks of a user that may wait for a vector")
     waiting_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long they may wait")
 
     list_length: int = Field(20, ge=1, le=200, description="items of a list")
     explain: bool = Field(False, description="put the score's parts into each item")
-    refresh_seconds: float = Field(60.0, gt=0, description="every list is ranked again after this long")
-    popular_seconds: float = Field(1.0, gt=0, description="how often the popular list is ranked")
+    refresh_seconds: float = Field(60.0, gt=0, le=86_400, description="every list is ranked again after this long")
+    popular_seconds: float = Field(1.0, gt=0, le=86_400, description="how often the popular list is ranked")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @field_validator("host")
@@ -148,16 +148,21 @@ def load(
         for name, value in pairs.items():
             if name not in Settings.model_fields:
                 raise SettingsError(f"{source}: unknown setting {name!r}; the known ones are in docs/settings.md")
-            values[name] = _structured(name, value)
+            values[name] = _structured(source, name, value)
             origin[name] = source
     try:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "?"
-        raise SettingsError(
-            f"{origin.get(name, 'settings')}: {name} = {values.get(name)!r} cannot be used: {first['msg']}"
-        ) from None
+        name = str(first["loc"][0])
+        why = first["msg"].removeprefix("Value error, ")
+        if name == "kafka":  # may hold secrets, so no value is shown
+            what = '"' + '"."'.join(map(str, first["loc"][1:])) + '": ' if first["loc"][1:] else ""
+            raise SettingsError(
+                f"{origin[name]}: kafka cannot be used: {what}{why}; properties and their values are strings, "
+                'as in "security.protocol" = "SSL"'
+            ) from None
+        raise SettingsError(f"{origin[name]}: {name} = {values[name]!r} cannot be used: {why}") from None
 
 
 def _from_toml(path: Path) -> dict[str, Any]:
@@ -184,11 +189,11 @@ def _split(pair: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-def _structured(name: str, value: Any) -> Any:
+def _structured(source: str, name: str, value: Any) -> Any:
     """Text for a list or dict setting is JSON; everything else pydantic converts itself."""
     if name in ("kafka", "cors_origins") and isinstance(value, str):
         try:
             return msgspec.json.decode(value)
         except msgspec.DecodeError as error:
-            raise SettingsError(f"{name} = {value!r} is not JSON: {error}") from None
+            raise SettingsError(f"{source}: {name} is not JSON: {error}") from None
     return value

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from contract.messages import MAX_ARTICLE_BYTES, MAX_EVENT_BYTES
 from contract.settings import Settings
 
+MAX_RECORD_BYTES = 9 << 20
+_FRAME_BYTES = 1024  # a record's key and its batch
 _DAY_MS = 86_400_000
 
 
@@ -22,10 +25,11 @@ class Topics:
     """The names of one namespace and generation.
 
     ``generation`` is the hash of the manifests of the parts whose vectors belong together; topics
-    that carry vectors or what was counted beside them end in it.
+    that carry vectors or what was counted beside them end in it. Without one, only the public
+    topics can be told.
     """
 
-    def __init__(self, settings: Settings, generation: str) -> None:
+    def __init__(self, settings: Settings, generation: str = "") -> None:
         self._settings = settings
         self.generation = generation
         prefix = settings.namespace
@@ -37,12 +41,18 @@ class Topics:
         self.recommendations = f"{prefix}recommendations"
         self.dead_letters = f"{prefix}dead-letters"
 
+    def public(self) -> list[TopicSpec]:
+        """The topics that others may write or read."""
+        names = (self.articles, self.user_events, self.recommendations, self.dead_letters)
+        return [spec for spec in self.specs() if spec.name in names]
+
     def specs(self) -> list[TopicSpec]:
         """All topics with what they need to be.
 
         Compacted topics roll a segment an hour and are cleaned at a tenth of dirt, or they would
         never shrink at Kafka's defaults (1 GiB or 7 days a segment). ``user-events`` takes the
-        broker's time, since an event's own time must never be later than its record's.
+        broker's time, since an event's own time must never be later than its record's. A dead
+        letter holds the largest article whole, a user's state as many waiting events as may wait.
         """
         s = self._settings
         compact = {
@@ -58,14 +68,16 @@ class Topics:
             "cleanup.policy": "delete",
             "retention.ms": str(round(s.event_retention_days * _DAY_MS)),
         }
-        large = {"max.message.bytes": str(8 << 20)}
         log_time = {"message.timestamp.type": "LogAppendTime"}
+        event_size = {"max.message.bytes": str(MAX_EVENT_BYTES + _FRAME_BYTES)}
+        article_size = {"max.message.bytes": str(MAX_ARTICLE_BYTES + _FRAME_BYTES)}
+        largest_size = {"max.message.bytes": str(MAX_RECORD_BYTES)}
         return [
-            TopicSpec(self.articles, s.article_partitions, compact_delete | large | log_time),
-            TopicSpec(self.user_events, s.partitions, by_time | log_time),
+            TopicSpec(self.articles, s.article_partitions, compact_delete | article_size | log_time),
+            TopicSpec(self.user_events, s.partitions, by_time | event_size | log_time),
             TopicSpec(self.article_vectors, s.article_partitions, compact_delete),
-            TopicSpec(self.user_vectors, s.partitions, compact),
+            TopicSpec(self.user_vectors, s.partitions, compact | largest_size),
             TopicSpec(self.article_stats, s.partitions, compact),
             TopicSpec(self.recommendations, s.partitions, compact),
-            TopicSpec(self.dead_letters, s.article_partitions, by_time | {"max.message.bytes": str(9 << 20)}),
+            TopicSpec(self.dead_letters, s.article_partitions, by_time | largest_size),
         ]

@@ -17,6 +17,7 @@ from contract.messages import Cause
 from contract.records import PARTITION_KEY, PartitionTotals, decode_totals
 from contract.settings import Settings
 from contract.topics import Topics
+from demo.audience import Audience
 from demo.latencies import Latencies
 from streams.dead_letters import read as read_dead_letter
 from streams.table import TableReader
@@ -106,7 +107,8 @@ class Observer:
         self._published: set[bytes] = set()
         self._embedded: set[bytes] = set()
         self._measure_from = float("inf")
-        self._active: Counter[str] = Counter()
+        self._live_from_ms = 0
+        self._audience = Audience()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._threads = [
@@ -132,9 +134,10 @@ class Observer:
         for reader in (self._lists, self._events, self._states, self._articles, self._vectors, self._dead):
             reader.close()
 
-    def measure_from(self, seconds_from_now: float) -> None:
-        """Latencies received earlier than that stay out of the run's figures."""
-        self._measure_from = time.monotonic() + seconds_from_now
+    def begin(self, settling_seconds: float) -> None:
+        """The source is live: latencies are those of what is sent from now on, and count after some seconds."""
+        self._live_from_ms = time.time_ns() // 1_000_000
+        self._measure_from = time.monotonic() + settling_seconds
 
     def account(self) -> Account:
         """What was sent and what became of it, as far as has been read."""
@@ -166,12 +169,12 @@ class Observer:
     @property
     def users(self) -> int:
         """How many users have had a list."""
-        return len(self._active)
+        return len(self._audience)
 
-    def most_active(self, count: int) -> list[str]:
-        """The users with the most lists so far."""
+    def choose_users(self, count: int) -> list[str]:
+        """Users whose feeds are worth showing side by side; empty while there are none."""
         with self._lock:
-            return [user for user, _ in self._active.most_common(count)]
+            return self._audience.choose(count, time.monotonic())
 
     def watch(self, article_id: str, title: str, at: int) -> None:
         """From now on, follow into whose lists this article comes; ``at`` in epoch ms."""
@@ -215,15 +218,18 @@ class Observer:
                     continue
                 self.lists_published += 1
                 seen = _decode_list(value)
-                if seen.cause.kind == "event":
+                if not 0 < self._live_from_ms <= seen.cause.at:
+                    pass
+                elif seen.cause.kind == "event":
                     self.event_to_list.add(now_ms - seen.cause.at, now, counts=counts)
                 elif seen.cause.kind == "article":
                     self.publish_to_list.add(now_ms - seen.cause.at, now, counts=counts)
                 if key.startswith(b"~"):
                     continue
                 user = key.decode(errors="replace")
-                self._active[user] += 1
-                if reach is not None and any(item.article_id == reach.article_id for item in seen.items):
+                articles = frozenset([item.article_id for item in seen.items])
+                self._audience.take(user, articles, now)
+                if reach is not None and reach.article_id in articles:
                     reach.users.add(user)
         if reach is not None and reach.users:
             _note_reach(reach, now_ms)

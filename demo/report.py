@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from contract.errors import SettingsError
-from demo.observer import Account, Observer
+from demo.observer import Observer
 
 
 class Arms(msgspec.Struct):
@@ -25,10 +25,15 @@ class Judgement(msgspec.Struct):
     precision: Arms = msgspec.field(default_factory=Arms)
 
 
-def make_report(observer: Observer, account: Account, judgement: Judgement, kills: list[float]) -> dict[str, Any]:
-    """Return the figures; ``kills`` are the seconds from each kill to the end of its recovery."""
+def make_report(observer: Observer, judgement: Judgement, kills: list[float], seconds: float) -> dict[str, Any]:
+    """Return the figures.
+
+    ``kills`` are the seconds from each kill to the end of its recovery, ``seconds`` how long events were sent.
+    """
+    account = observer.account()
     published, embedded = observer.articles
     return {
+        "seconds": round(seconds, 1),
         "events_sent": account.sent,
         "events_folded": account.folded,
         "waiting": account.waiting,

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from contract.messages import Article, Event, encode
 from contract.settings import Settings
 from contract.topics import Topics
@@ -22,8 +24,7 @@ from streams.clients import make_producer
 FRESH_SECONDS = 0.2
 RATE_SECONDS = 3.0
 HISTORY_SECONDS = 900
-SHOWN_USERS = 3
-NAMES = ("Ada", "Bruno", "Chiara", "Dmitri", "Emre", "Fatou")
+NAMES = ("Ada", "Bruno", "Chiara")
 GIVE_UP_SECONDS = 120.0
 
 
@@ -78,7 +79,18 @@ class Recovery:
 class DemoRoom:
     """Implements :class:`demo.control.Room`. Its methods may be called from any thread."""
 
-    def __init__(self, settings: Settings, topics: Topics, observer: Observer, users_worker: Child) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Topics,
+        observer: Observer,
+        users_worker: Child,
+        *,
+        strap: str = "",
+        suggestions: Sequence[Headline] = (),
+    ) -> None:
+        self._strap = strap
+        self._suggestions = suggestions
         self._topics = topics
         self.observer = observer
         self._users_worker = users_worker
@@ -90,21 +102,19 @@ class DemoRoom:
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY_SECONDS)
         self._cast: list[dict[str, str]] = []
         self.judgement = Judgement()
-        self.strap = ""
-        self.suggestions: Sequence[str] = ()
         self.recoveries: list[Recovery] = []
 
     def hello(self) -> dict[str, Any]:
-        return {"strap": self.strap, "suggestions": list(self.suggestions), "history": list(self._history)}
+        suggestions = msgspec.to_builtins(self._suggestions)
+        return {"strap": self._strap, "suggestions": suggestions, "history": list(self._history)}
 
     def cast(self) -> list[dict[str, str]]:
-        """The users whose feeds a page shows: chosen once, from those whose lists change most."""
+        """The users whose feeds a page shows: chosen once, busy ones with different tastes."""
         if not self._cast:
-            users = self.observer.most_active(SHOWN_USERS)
-            if len(users) == SHOWN_USERS:
-                self._cast = [
-                    {"user_id": user, "label": name, "note": user} for user, name in zip(users, NAMES, strict=False)
-                ]
+            users = self.observer.choose_users(len(NAMES))
+            self._cast = [
+                {"user_id": user, "label": name, "note": user} for user, name in zip(users, NAMES, strict=False)
+            ]
         return self._cast
 
     def figures(self) -> dict[str, Any]:
@@ -204,14 +214,14 @@ class DemoRoom:
 def _reach(reach: Reach | None) -> dict[str, Any] | None:
     if reach is None:
         return None
-    users, curve = len(reach.users), list(reach.curve)
+    curve = list(reach.curve)
     return {
         "article_id": reach.article_id,
         "title": reach.title,
         "at": reach.at,
-        "users": users,
+        "users": len(reach.users),
         "first_ms": curve[0][0] if curve else None,
-        "half_ms": next((at for at, reached in curve if 2 * reached >= users), None),
+        "first_second": max((reached for at, reached in curve if at <= 1000), default=0),
         "curve": curve,
     }
 

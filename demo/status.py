@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 PLAIN_EVERY_SECONDS = 5.0
@@ -26,7 +27,7 @@ class Status:
 
     def say(self, line: str) -> None:
         """Print one line, with the seconds since the start."""
-        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {line}", markup=True)
+        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {escape(line)}")
 
     @contextmanager
     def live(self) -> Iterator[None]:

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from consumers.feed import DEFAULT_PORT
@@ -27,6 +28,7 @@ from demo.report import check_writable, make_report, write_report
 from demo.room import DemoRoom
 from demo.source import Source
 from demo.status import Status
+from demo.suggestions import suggested_headlines
 from streams.admin import create_topics
 from streams.local_broker import LocalBroker
 from streams.local_broker import status as broker_status
@@ -37,9 +39,12 @@ BROKER_PORT = 9092
 WORKERS = ("articles", "users", "ranker")
 READY_SECONDS = 90.0
 ACCOUNTED_SECONDS = 60.0
+HURRIED_SECONDS = 15.0
+"""As long as that, but where somebody asked for the end."""
 LATENCIES_AFTER_SECONDS = 15.0
 TICK_SECONDS = 0.05
 DEATHS_IN_A_ROW = 5
+ORPHAN_SECONDS = 12.0
 
 
 def run_demo(
@@ -48,6 +53,7 @@ def run_demo(
     stop: Stop,
     *,
     source: Sequence[str],
+    strap: str = "",
     seconds: float | None = None,
     report: Path | None = None,
     folder: Path = Path("var/demo"),
@@ -55,6 +61,7 @@ def run_demo(
     """Run until ``stop``, or ``seconds`` after the first live event; return the exit code. Blocks.
 
     ``source`` are the arguments of the command that sends articles and events (``produce simulate …``);
+    ``strap`` says in the page's head what runs;
     ``make_topics`` gives the topics of the settings it is handed. Raises :class:`SetupError` where
     something that is needed is missing or taken.
     """
@@ -62,6 +69,7 @@ def run_demo(
         check_writable(report)
     status = Status()
     with ExitStack() as stack:
+        stack.enter_context(_alone_in(folder))
         broker = stack.enter_context(_start_broker(folder / "kafka", status))
         feed_listener = _reserve(DEFAULT_PORT if settings.port is None else settings.port, settings.port is not None)
         control_listener = listen(HOST, 0)
@@ -86,7 +94,7 @@ def run_demo(
             return 0
         observer = Observer(settings, topics)
         stack.callback(observer.close)
-        room = DemoRoom(settings, topics, observer, workers["users"])
+        room = DemoRoom(settings, topics, observer, workers["users"], strap=strap, suggestions=suggested_headlines())
         stack.callback(room.close)
         control = HttpServer(create_control(room, [page, page.replace(HOST, "localhost")]), control_listener)
         stack.callback(control.close, 2.0)
@@ -96,7 +104,7 @@ def run_demo(
         stack.callback(sender.stop)
         demo.run(sender, room, seconds)
         complete = demo.settle(sender, room)
-        figures = make_report(observer, observer.account(), room.judgement, room.recovery_seconds())
+        figures = make_report(observer, room.judgement, room.recovery_seconds(), demo.live_seconds)
         if report is not None:
             write_report(report, figures)
         status.end(figures)
@@ -112,6 +120,7 @@ class _Demo:
         self._stop = stop
         self._shutdown_seconds = shutdown_seconds
         self._deaths = dict.fromkeys(workers, 0)
+        self.live_seconds = 0.0
 
     def start_workers(self) -> bool:
         """Start all and block until all are ready; False where a stop was requested meanwhile."""
@@ -127,7 +136,9 @@ class _Demo:
                     del waiting[name]
                     self._status.say(f"{name} is ready")
             if time.monotonic() > deadline:
-                raise StoppressError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; see var/demo/logs")
+                raise StoppressError(
+                    f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; see {child.log.parent}"
+                )
         return not self._stop.requested
 
     def run(self, sender: Source, room: DemoRoom, seconds: float | None) -> None:
@@ -135,14 +146,16 @@ class _Demo:
         sender.start()
         began = None
         with self._status.live():
-            while not self._stop.wait(TICK_SECONDS):
+            while not self._stop.wait(TICK_SECONDS) and sender.running:
                 self._mind(room)
                 self._status.show(room.figures)
-                if began is None and sender.live.is_set():
+                if began is not None:
+                    self.live_seconds = time.monotonic() - began
+                    if seconds is not None and self.live_seconds >= seconds:
+                        return
+                elif sender.live.is_set():
                     began = time.monotonic()
-                    room.observer.measure_from(LATENCIES_AFTER_SECONDS)
-                if not sender.running or (began and seconds is not None and time.monotonic() - began >= seconds):
-                    return
+                    room.observer.begin(LATENCIES_AFTER_SECONDS)
 
     def settle(self, sender: Source, room: DemoRoom) -> bool:
         """Stop the source, wait until all it sent is accounted for; False where that took too long."""
@@ -150,12 +163,13 @@ class _Demo:
         sender.stop()
         if sender.failed:
             raise StoppressError(f"the source ended with exit code {sender.exit_code}: {sender.last_line()}")
-        deadline = time.monotonic() + ACCOUNTED_SECONDS
+        limit = HURRIED_SECONDS if self._stop.requested else ACCOUNTED_SECONDS
+        deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
             self._mind(room)
             if room.observer.wait_accounted(1.5):
                 return True
-        self._status.say(f"not everything was accounted for within {ACCOUNTED_SECONDS:.0f} s")
+        self._status.say(f"not everything was accounted for within {limit:.0f} s")
         return False
 
     def stop_workers(self) -> None:
@@ -184,11 +198,25 @@ def _died(child: Child) -> StoppressError:
     return error(f"the {child.name} worker ended with exit code {child.exit_code}: {child.last_line()}")
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder for this demo. Raises :class:`SetupError` where another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(f"another demo runs in {folder}; end that one first") from None
+        yield
+
+
 def _start_broker(data: Path, status: Status) -> LocalBroker:
     """A broker without memory of earlier demos, on the usual port where that is free."""
-    running = broker_status(data)
-    if running is not None:
-        raise SetupError(f"another demo runs here (its broker has pid {running.pid}); end that one first")
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while (running := broker_status(data)) is not None:  # that of a demo that was killed: its guard is ending it
+        if time.monotonic() > deadline:
+            raise SetupError(f"a broker still runs in {data} (pid {running.pid}); end that one first")
+        time.sleep(TICK_SECONDS)
     shutil.rmtree(data, ignore_errors=True)
     try:
         return LocalBroker.start(data, port=BROKER_PORT, say=status.say)

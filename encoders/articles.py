@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from contract.records import ArticleMeta, ArticleRecord
 
 REMEMBERED_GONE = 100_000
+_COLUMNS = ("vectors", "hashes", "published_at", "expires_at", "cause_at", "listed", "held")
 
 
 def hash64(text: str) -> int:
@@ -78,17 +79,19 @@ class ArticleTable:
     def withdraw(self, article_id: str) -> int | None:
         """Take an article out; return the row it had. Its id is remembered for a while."""
         self._gone[article_id] = None
+        self._gone.move_to_end(article_id)
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
         row = self._rows.pop(article_id, None)
         if row is not None:
-            self.listed[row] = False
-            self.vectors[row] = 0.0
-            self.hashes[row] = 0
+            self.ids[row] = ""
+            self.meta[row] = ArticleMeta()
+            for name in _COLUMNS:
+                getattr(self, name)[row] = 0
             self._free.append(row)
         return row
 
     def _grow(self) -> None:
-        for name in ("vectors", "hashes", "published_at", "expires_at", "cause_at", "listed", "held"):
+        for name in _COLUMNS:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))

@@ -13,6 +13,7 @@ from contract.messages import POPULAR, Cause
 from contract.settings import Settings
 from streams.record import Record
 from streams.table import TableReader
+from streams.worker import Stop
 
 
 class ListedItem(msgspec.Struct, frozen=True):
@@ -100,6 +101,16 @@ class CurrentLists:
     def popular(self) -> CurrentList | None:
         """The list under ``~popular``."""
         return self._popular
+
+    def await_everyone(self, stop: Stop, patience: float) -> None:
+        """Block until every user has been sent a list, no more have for ``patience`` seconds, or a stop."""
+        had, since = -1, time.monotonic()
+        while not stop.requested and (have := self.own_lists()) < len(self._raw):
+            if have > had:
+                had, since = have, time.monotonic()
+            if time.monotonic() - since > patience:
+                return
+            self.poll(0.1)
 
     def own_lists(self) -> int:
         """How many users have been sent a list."""

@@ -9,7 +9,7 @@ A line that cannot be used is handed to ``on_broken`` with its place and what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -17,23 +17,10 @@ from typing import BinaryIO
 import msgspec
 
 from contract.errors import BadRecord, SetupError
-from contract.messages import Article, check_id
+from contract.messages import Article, Placement, check_id
+from producers.broken_lines import BrokenLine, OnBroken
 
 _TIME = "%m/%d/%Y %I:%M:%S %p"
-
-
-class BrokenLine(msgspec.Struct, frozen=True):
-    """A line that was skipped; ``str`` is ``file:line: what is wrong``."""
-
-    file: str
-    line: int
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.problem}"
-
-
-OnBroken = Callable[[BrokenLine], None]
 
 
 class News(msgspec.Struct, frozen=True):
@@ -47,7 +34,7 @@ class News(msgspec.Struct, frozen=True):
     url: str
     entities: list[str]
 
-    def article(self, published_at: int) -> Article:
+    def article(self, published_at: int, placement: Placement = "auto") -> Article:
         """The same as an article; MIND says nothing of when it was published (epoch ms)."""
         return Article(
             article_id=self.article_id,
@@ -60,6 +47,7 @@ class News(msgspec.Struct, frozen=True):
             entities=self.entities,
             source="mind",
             language="en",
+            placement=placement,
         )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from producers.simulated_users import Ints, Memory
 
 _LONGEST = 200
-_HALF_LIFE_SECONDS = 600.0
+_HALF_LIFE_MS = 3_600_000
 
 
 class PopularPool:
@@ -18,7 +16,7 @@ class PopularPool:
     def __init__(self) -> None:
         self._order: Ints = np.empty(0, np.int64)
         self._clicks = np.zeros(256)
-        self._at = time.monotonic()
+        self._at = 0
 
     def count(self, clicked: Ints) -> None:
         """Take in articles clicked, by index."""
@@ -27,10 +25,9 @@ class PopularPool:
                 self._clicks = np.concatenate([self._clicks, np.zeros(max(len(self._clicks), top))])
             np.add.at(self._clicks, clicked, 1.0)
 
-    def refresh(self, popular: Ints) -> None:
-        """Take the popular list of now, best first; -1 means none."""
-        now = time.monotonic()
-        self._clicks *= 0.5 ** ((now - self._at) / _HALF_LIFE_SECONDS)
+    def refresh(self, popular: Ints, now: int) -> None:
+        """Take the popular list of ``now`` (epoch ms), best first; -1 means none."""
+        self._clicks *= 0.5 ** (max(0, now - self._at) / _HALF_LIFE_MS)
         self._at = now
         popular = popular[popular >= 0]
         most = np.argsort(-self._clicks, kind="stable")[:_LONGEST]

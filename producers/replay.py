@@ -1,8 +1,10 @@
 """``produce replay``: real news and impressions sent in time order, sped up, times shifted to now.
 
 All times are moved by one constant, such that the last event falls on the moment it is sent and
-none lies in the future. An impression's news and, at a user's first one, the clicks of their history
-go out some seconds ahead of it, so that there can be a list for the user when the impression comes.
+none lies in the future. News that the histories know before any impression shows them go out first, as held:
+nobody says that they were still on offer. The clock starts once they have vectors. An impression's news
+and, at a user's first one, the clicks of their history go out some seconds ahead of it, so that there can be
+a list for the user when it comes.
 
 On the way the lists are judged: of what was really shown, which share was clicked among the items
 that the user's own list holds at that moment, and among those that ``~popular`` holds.
@@ -11,21 +13,24 @@ that the user's own list holds at that moment, and among those that ``~popular``
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from contract.errors import SetupError
-from contract.messages import Event, ShownItem
+from contract.errors import SettingsError, SetupError
+from contract.messages import Event, Placement, ShownItem
 from contract.settings import Settings
+from producers.broken_lines import BrokenLine, OnBroken
 from producers.current_lists import CurrentList, CurrentLists
+from producers.embedded import wait_for_vectors
 from producers.judge import Arms
-from producers.mind import Behaviour, BrokenLine, News, OnBroken, behaviours_at, read_behaviours, read_news
+from producers.mind import Behaviour, News, behaviours_at, read_behaviours, read_news
 from producers.sender import Sender, public_topics
 from streams.worker import Stop
 
@@ -33,7 +38,25 @@ LEAD_SECONDS = 2.0
 READ_BEFORE_MS = 24 * 3_600_000
 """News known from a history alone was published before: nobody knows when, so a day."""
 
+ANSWER_SECONDS = 5.0
+SECONDS = 120.0
+"""How long a replay takes where nothing else is asked for."""
+
+FORMATS = {"mind": ("news.tsv", "behaviors.tsv")}
+"""Each format's files."""
+
 OnProgress = Callable[[dict[str, Any]], None]
+OnArchive = Callable[[int, int], None]
+"""Is told how many of the articles known from histories have a vector, and how many there are."""
+
+
+def require_data(format_: str, folder: Path) -> None:
+    """Raise :class:`SettingsError` for an unknown format, :class:`SetupError` where the folder lacks a file."""
+    if format_ not in FORMATS:
+        raise SettingsError(f"the format {format_!r} is not known; known: {', '.join(FORMATS)}")
+    for name in FORMATS[format_]:
+        if not (folder / name).is_file():
+            raise SetupError(f"there is no {folder / name}; a folder in the format {format_} has it")
 
 
 @dataclass
@@ -45,8 +68,10 @@ class Plan:
     order: list[tuple[int, int]]
     """(time, offset of the line) of each impression."""
     published_at: dict[str, int]
+    archive: list[str]
+    """News that histories know before an impression shows them, oldest first."""
     users: set[str]
-    broken: list[BrokenLine] = field(default_factory=list)
+    broken_lines: int
 
     @property
     def first(self) -> int:
@@ -55,6 +80,10 @@ class Plan:
     @property
     def last(self) -> int:
         return self.order[-1][0]
+
+    def speed_up(self, seconds: float) -> float:
+        """How many times as fast it is to be for all of it to take ``seconds``; infinite where it has no length."""
+        return (self.last - self.first) / 1000 / max(seconds - LEAD_SECONDS, 1e-3) or math.inf
 
     def behaviours(self) -> Iterator[Behaviour]:
         """The impressions, oldest first."""
@@ -68,6 +97,7 @@ class ReplayReport(msgspec.Struct, kw_only=True):
     events_sent: int
     events: dict[str, int]
     users: int
+    users_with_list: int
     broken_lines: int
     impressions_left: int
     seconds: float
@@ -79,10 +109,10 @@ class ReplayReport(msgspec.Struct, kw_only=True):
 
 def make_plan(folder: Path, on_broken: OnBroken | None = None) -> Plan:
     """Read the folder once. Raises :class:`SetupError` where it holds no impression."""
-    broken: list[BrokenLine] = []
+    broken = itertools.count()
 
     def take(line: BrokenLine) -> None:
-        broken.append(line)
+        next(broken)
         if on_broken is not None:
             on_broken(line)
 
@@ -101,7 +131,8 @@ def make_plan(folder: Path, on_broken: OnBroken | None = None) -> Plan:
         raise SetupError(f"{folder}/behaviors.tsv holds no impression that can be used")
     published = {article_id: at - READ_BEFORE_MS for article_id, at in read.items()}
     published.update({a: at for a, at in shown.items() if at <= read.get(a, at)})
-    return Plan(folder, news, sorted(order), published, users, broken)
+    archive = sorted((a for a in read if a in news and published[a] < read[a]), key=lambda a: (published[a], a))
+    return Plan(folder, news, sorted(order), published, archive, users, next(broken))
 
 
 class Schedule:
@@ -157,27 +188,29 @@ class Replay:
         self._sender = Sender(settings, topics, name="replay")
         self._run = f"{int(time.time() * 1000):x}"
         self._personal, self._popular = _Judged(), _Judged()
-        self._sent_articles: set[str] = set()
+        self.answered = False
+        """Whether workers run that answer with lists; then the end waits for the last ones."""
+        self._held: set[str] = set()
+        self._offered: set[str] = set()
         self._sent_histories: set[str] = set()
         self._shown = 0
         self._began = time.monotonic()
 
-    def run(
-        self,
-        speed_up: float,
-        *,
-        keep_times: bool,
-        stop: Stop,
-        on_progress: OnProgress | None,
-        lead: float = LEAD_SECONDS,
-    ) -> ReplayReport:
-        """Send everything; blocks until all is sent, or until ``stop``."""
+    def publish_archive(self, speed_up: float, *, keep_times: bool) -> None:
+        """Send the news that were there before; blocks until Kafka has them."""
+        times, now = self._schedule(speed_up, keep_times=keep_times), _now_ms()
+        for article_id in self._plan.archive:
+            self._publish(article_id, times, now, placement="held")
+        self._held.update(self._plan.archive)
+        self._sender.flush()
+
+    def run(self, speed_up: float, *, keep_times: bool, stop: Stop, on_progress: OnProgress | None) -> ReplayReport:
+        """Send everything else; blocks until all is sent, or until ``stop``."""
         self._lists.catch_up()
         self._lists.measure_from(time.time())
         self._began = time.monotonic()
-        lead = 0.0 if math.isinf(speed_up) else LEAD_SECONDS
-        plan = self._plan
-        times = Schedule(plan.first, plan.last, speed_up, starts=time.time() + lead, keep_times=keep_times)
+        times, plan = self._schedule(speed_up, keep_times=keep_times), self._plan
+        lead = _lead(speed_up)
         ahead = ((times.due(b.at) - lead, 0, n, b) for n, b in enumerate(plan.behaviours()))
         impressions = ((times.due(b.at), 1, n, b) for n, b in enumerate(plan.behaviours()))
         next_line = self._began + 1.0
@@ -197,16 +230,21 @@ class Replay:
             else:
                 self._send_impression(behaviour, times)
         self._sender.flush()
+        if self.answered:
+            self._lists.await_everyone(stop, ANSWER_SECONDS)
+        if on_progress is not None:
+            on_progress(msgspec.to_builtins(self.report()))
         return self.report()
 
     def report(self) -> ReplayReport:
         """The figures up to now."""
         return ReplayReport(
-            articles_published=self._sender.articles,
+            articles_published=len(self._held | self._offered),
             events_sent=self._sender.events_sent,
             events=dict(self._sender.events),
             users=len(self._sent_histories),
-            broken_lines=len(self._plan.broken),
+            users_with_list=self._lists.own_lists(),
+            broken_lines=self._plan.broken_lines,
             impressions_left=len(self._plan.order) - self._shown,
             seconds=round(time.monotonic() - self._began, 1),
             ctr=Arms(self._personal.ctr, self._popular.ctr),
@@ -219,16 +257,19 @@ class Replay:
         """Close the reader; blocks briefly."""
         self._lists.close()
 
+    def _schedule(self, speed_up: float, *, keep_times: bool) -> Schedule:
+        starts = time.time() + _lead(speed_up)
+        return Schedule(self._plan.first, self._plan.last, speed_up, starts=starts, keep_times=keep_times)
+
     def _send_ahead(self, behaviour: Behaviour, times: Schedule) -> None:
         """The news of an impression, and at a user's first one their history, oldest click first."""
         history = [] if behaviour.user_id in self._sent_histories else behaviour.history
         self._sent_histories.add(behaviour.user_id)
         now = _now_ms()
-        for article_id in (*history, *behaviour.candidates):
-            news = self._plan.news.get(article_id)
-            if news is not None and article_id not in self._sent_articles:
-                self._sender.article(news.article(times.shifted(self._plan.published_at[article_id], now)))
-                self._sent_articles.add(article_id)
+        for article_id in behaviour.candidates:
+            if article_id not in self._offered and article_id in self._plan.news:
+                self._publish(article_id, times, now)
+                self._offered.add(article_id)
         for number, article_id in enumerate(history):
             self._sender.event(
                 Event(
@@ -239,6 +280,10 @@ class Replay:
                     article_id=article_id,
                 )
             )
+
+    def _publish(self, article_id: str, times: Schedule, now: int, placement: Placement = "auto") -> None:
+        published_at = times.shifted(self._plan.published_at[article_id], now)
+        self._sender.article(self._plan.news[article_id].article(published_at, placement))
 
     def _send_impression(self, behaviour: Behaviour, times: Schedule) -> None:
         self._personal.take(self._lists.of(self._numbers[behaviour.user_id]), behaviour)
@@ -268,22 +313,37 @@ class Replay:
 def replay(
     settings: Settings,
     folder: Path,
-    speed_up: float = math.inf,
     *,
+    speed_up: float | None = None,
+    seconds: float = SECONDS,
     keep_times: bool = False,
     on_progress: OnProgress | None = None,
+    on_archive: OnArchive | None = None,
     on_broken: OnBroken | None = None,
+    article_vectors: str | None = None,
     stop: Stop,
 ) -> ReplayReport:
-    """Send a folder in MIND's format ``speed_up`` times as fast as it was. Blocks until all is sent.
+    """Send a folder in MIND's format ``speed_up`` times as fast as it was, or else within ``seconds``.
 
-    Raises :class:`contract.errors.SetupError` where the folder, the broker or a topic is missing.
+    With the name of the topic ``article_vectors`` the clock starts once the news that were there before
+    have vectors. Blocks until all is sent. Raises :class:`contract.errors.SetupError` where the folder, the
+    broker or a topic is missing.
     """
-    running = Replay(settings, make_plan(folder, on_broken))
+    plan = make_plan(folder, on_broken)
+    if speed_up is None:
+        speed_up = plan.speed_up(seconds)
+    running = Replay(settings, plan)
     try:
+        running.publish_archive(speed_up, keep_times=keep_times)
+        if article_vectors is not None:
+            running.answered = wait_for_vectors(settings, article_vectors, plan.archive, stop, on_more=on_archive)
         return running.run(speed_up, keep_times=keep_times, stop=stop, on_progress=on_progress)
     finally:
         running.close()
+
+
+def _lead(speed_up: float) -> float:
+    return 0.0 if math.isinf(speed_up) else LEAD_SECONDS
 
 
 def _now_ms() -> int:

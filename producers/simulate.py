@@ -34,7 +34,8 @@ def simulate(
 ) -> Report:
     """Publish ``archive`` articles and ``history`` clicks per user, then run live. Blocks until the end.
 
-    With the name of the topic ``article_vectors``, the live phase begins once the archive is embedded.
+    With the name of the topic ``article_vectors``, the live phase begins once the archive is embedded and
+    whoever has a history has a list.
     Raises :class:`contract.errors.SetupError` where a start needs something that is not there.
     """
     if report is not None:
@@ -46,6 +47,8 @@ def simulate(
             simulation.publish_history(history)
         if article_vectors is not None:
             simulation.wait_for_vectors(article_vectors, stop)
+            if history > 0:
+                simulation.wait_for_lists(stop)
         simulation.run_live(
             clicks_per_second=clicks_per_second,
             publications_per_second=publications_per_second,

@@ -3,7 +3,9 @@
 The hidden truth of a simulation. A user likes some story lines, mostly of one to three favourite
 categories, some of them very much; what they like moves slowly as they read. They tire of what was
 shown to them, never click twice, look at the top of a list more than at its end, and like fresh and
-appealing articles better, as everybody does. Nothing of this is ever sent: Kafka sees ids and clicks.
+appealing articles better, as everybody does; now and then they come upon an article elsewhere, by a
+search or a friend. Nothing of this is ever sent: Kafka sees ids and clicks. The constants were chosen so that
+days of it look like real ones (:mod:`producers.beside`).
 
 With ``taste=False`` appeal, freshness and position alone decide, the same for all, and nobody tires.
 """
@@ -25,14 +27,15 @@ LIKED: Final = 1.5
 
 _BASE = -2.2
 _FAVOURITES = (0.30, 0.45, 0.25)
-_IN_FAVOURITE, _ELSEWHERE, _SHARED = 0.2, -1.2, 0.0
+_IN_FAVOURITE, _ELSEWHERE, _SHARED = -0.2, -2.2, 0.0
 _LIKED_IN_FAVOURITE, _LIKED_ELSEWHERE = 0.30, 0.015
 _APPEAL_OF_ARTICLE, _APPEAL_OF_LINE = 0.7, 0.35
-_STALE, _FRESH_HALF_LIFE_MS = 0.2, 8 * 3_600_000
-_TIRING = 0.4
+_ELSEWHERE_SHARE = 0.07
+_STALE, _FRESH_HALF_LIFE_MS = 0.2, 14 * 3_600_000
+_TIRING = 0.25
 _ATTENTION_PLACES, _ATTENTION_FALL = 6.0, 0.8
 _DEPTH_MEDIAN, _DEPTH_SPREAD, _DEPTH_LEAST = 7.0, 0.55, 2
-_ACTIVITY_SPREAD = 0.8
+_ACTIVITY_SPREAD = 0.9
 _DRIFT = 0.003
 _CLICKED = 255
 
@@ -52,6 +55,10 @@ class Memory:
             wider = np.zeros((len(self.shown), max(articles, 2 * self.shown.shape[1])), np.uint8)
             wider[:, : self.shown.shape[1]] = self.shown
             self.shown = wider
+
+    def click(self, users: Ints, articles: Ints) -> None:
+        """Note that each of ``users [n]`` clicked its one of ``articles [n]``."""
+        self.shown[users, articles] = _CLICKED
 
     def unclicked(self, users: Ints, articles: Ints) -> Bools:
         """Whether each of ``articles [n, k]`` is real (not -1) and not yet clicked by its row's user."""
@@ -120,9 +127,7 @@ class SimulatedUsers:
         shown at ``positions [n, k]`` or ``[k]`` at ``now`` (epoch ms), given what ``memory`` says they were shown."""
         taste = self.taste(users, articles) if self.has_taste else _SHARED
         attraction = 1.0 / (1.0 + np.exp(-(_BASE + taste + self._appeal[articles])))
-        age = np.maximum(now - self.published[articles], 0)
-        freshness = _STALE + (1.0 - _STALE) * np.exp2(-age / _FRESH_HALF_LIFE_MS)
-        probability = attraction * freshness * attention(positions)
+        probability = attraction * self._freshness(articles, now) * attention(positions)
         if self.has_taste:
             probability = probability * (1.0 + memory.shown[users[:, None], articles]) ** -_TIRING
         return np.where(memory.unclicked(users, articles), probability, 0.0).astype(np.float32)
@@ -144,6 +149,25 @@ class SimulatedUsers:
         memory.shown[cells] = np.where(clicked[rows, columns], _CLICKED, before + (before < _CLICKED - 1))
         return clicked
 
+    def found_elsewhere(self, users: Ints, now: int, memory: Memory) -> tuple[Ints, Ints]:
+        """Draw which of ``users [n]`` come upon an article in another way than by a list, and upon which.
+
+        They read what is to their taste, appealing and fresh; returns those users and their articles.
+        """
+        finders = users[self._looks.random(len(users)) < _ELSEWHERE_SHARE]
+        articles = np.broadcast_to(np.arange(self._size), (len(finders), self._size))
+        if not articles.size:
+            return finders[:0], finders[:0]
+        taste = self.taste(finders, articles) if self.has_taste else _SHARED
+        readiness = taste + self._appeal[articles] + np.log(self._freshness(articles, now))
+        readiness = np.where(memory.unclicked(finders, articles), readiness, -np.inf)
+        return finders, np.argmax(readiness + self._looks.gumbel(size=articles.shape), axis=1)
+
+    def front_page(self, articles: Ints, now: int) -> NDArray[np.float64]:
+        """How readily an editor puts each of ``articles [n]`` on a page for all, by appeal and freshness."""
+        readiness: NDArray[np.float64] = np.exp(self._appeal[articles].astype(np.float64))
+        return readiness * self._freshness(articles, now)
+
     def drift(self, users: Ints) -> None:
         """Let the tastes of those who read move: now and then one story line takes another's place."""
         for user in users[self._drift.random(len(users)) < _DRIFT]:
@@ -161,6 +185,11 @@ class SimulatedUsers:
     def liked(self, users: Ints, articles: Ints) -> Bools:
         """Whether each user truly likes the story line of each of ``articles [n, k]``."""
         return (articles >= 0) & (self.taste(users, articles) >= LIKED)
+
+    def _freshness(self, articles: Ints, now: int) -> NDArray[np.float64]:
+        age = np.maximum(now - self.published[articles], 0)
+        freshness: NDArray[np.float64] = _STALE + (1.0 - _STALE) * np.exp2(-age / _FRESH_HALF_LIFE_MS)
+        return freshness
 
     def _draw_tastes(self) -> Floats:
         """float32 ``[users, lines + 1]``; the last column is for articles of no known line."""

@@ -1,8 +1,4 @@
-"""A newsroom and its users before a running pipeline.
-
-At every view the same user is also shown the popular list, with luck and memory of its own and
-without anything being sent: what they would have clicked there is the other arm of the comparison.
-"""
+"""A newsroom and its users before a running pipeline."""
 
 from __future__ import annotations
 
@@ -13,16 +9,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from contract.messages import Event, ShownItem
+from contract.messages import Event, Kind, ShownItem
 from contract.settings import Settings
+from producers.audience import Audience, Viewed
 from producers.current_lists import CurrentList, CurrentLists, ListedItem
-from producers.judge import TOP, Arm, Arms
-from producers.newsroom import CATEGORIES, Newsroom, storylines
+from producers.embedded import wait_for_vectors
+from producers.judge import Arm, Arms
+from producers.newsroom import Newsroom
 from producers.pace import Pace
-from producers.popular_pool import PopularPool
 from producers.sender import Sender, public_topics
-from producers.simulated_users import Bools, Ints, Memory, SimulatedUsers
-from streams.table import TableReader
+from producers.simulated_users import Bools, Ints
 from streams.worker import Stop
 
 TICK_SECONDS = 0.025
@@ -61,25 +57,20 @@ class Simulation:
         """Raises :class:`contract.errors.SetupError` where there is no broker or no topics."""
         topics = public_topics(settings)
         self._settings = settings
-        lines = storylines()
-        self.users = SimulatedUsers(users, [CATEGORIES.index(line.category) for line in lines], seed=seed, taste=taste)
+        self._length = settings.list_length
+        self.audience = Audience(users, self._length, seed=seed, taste=taste)
+        self.users = self.audience.users
         self.ids = [f"user-{number:05d}" for number in range(users)]
-        self.lists = CurrentLists(
-            settings, topics.recommendations, dict(zip(self.ids, range(users), strict=True)), name="simulate"
-        )
+        numbers = dict(zip(self.ids, range(users), strict=True))
+        self.lists = CurrentLists(settings, topics.recommendations, numbers, name="simulate")
         self.sender = Sender(settings, topics, name="simulate")
         self._newsroom = Newsroom(seed)
         self._known: dict[str, int] = {}
         self._article_ids: list[str] = []
         self._run = f"{int(time.time() * 1000):x}"
         self._serial = 0
-        self._length = settings.list_length
-        self._own, self._other = Memory(users), Memory(users)
-        self._own_luck, self._other_luck = (np.random.default_rng([seed, 5]), np.random.default_rng([seed, 6]))
-        self._pool = PopularPool()
-        self._pool_changes = -1
-        self._pool_at = 0.0
-        self.personal, self.popular = Arm(users), Arm(users)
+        self._popular_changes = -1
+        self._popular_at = 0.0
         self.views = self.fallback_views = self.clicks = 0
         self._live_at = time.monotonic()
         self._live_clicks = 0
@@ -94,46 +85,32 @@ class Simulation:
     def publish_history(self, clicks_per_user: float) -> None:
         """Send what the users saw and clicked in the last hours before now; blocks until Kafka has it.
 
-        Both arms remember the same. Does nothing without an archive.
+        Does nothing without an archive.
         """
-        everybody = np.arange(self.users.count)
-        articles, before = self.users.articles, self.clicks
-        if not articles:
-            return
+        wanted = self.clicks + clicks_per_user * self.users.count
         rounds = max(1, round(clicks_per_user * 8))
         start = _now_ms() - round(HISTORY_HOURS * 3_600_000)
         for number in range(rounds):
             now = start + round((number + 0.5) * HISTORY_HOURS * 3_600_000 / rounds)
-            out = np.flatnonzero(self.users.published[:articles] <= now)
-            if len(out) < self._length:
+            viewed = self.audience.look_back(now)
+            if viewed is None:
                 continue
-            lists = np.sort(out[self._own_luck.integers(0, len(out), (len(everybody), self._length))], axis=1)
-            lists[:, 1:][lists[:, 1:] == lists[:, :-1]] = -1
-            self._own_luck.permuted(lists, axis=1, out=lists)
-            depths = self.users.depths(everybody, self._length)
-            clicked = self.users.view(everybody, lists, depths, now, self._own, self._own_luck)
-            for row, user in enumerate(everybody):
-                seen = [(column, a) for column, a in enumerate(lists[row, : depths[row]].tolist()) if a >= 0]
-                shown = [ShownItem(article_id=self._article_ids[a], position=column) for column, a in seen]
-                hits = [item for item in shown if clicked[row, item.position]]
-                self._send(int(user), now, shown, hits, "")
+            for user in range(self.users.count):
+                self._send(user, now, self._past(viewed, user), viewed.clicked[user], "")
+            self._send_elsewhere(np.arange(self.users.count), now)
             self.sender.serve()
-            if self.clicks - before >= clicks_per_user * self.users.count:
+            if self.clicks >= wanted:
                 break
-        self._other.shown = self._own.shown.copy()
         self.sender.flush()
 
-    def wait_for_vectors(self, topic: str, stop: Stop, seconds: float = 300.0) -> bool:
-        """Block until every article published here has a vector in ``topic``, a stop, or ``seconds``; tell whether."""
-        missing = {article_id.encode() for article_id in self._article_ids}
-        deadline = time.monotonic() + seconds
-        reader = TableReader(self._settings, topic, name="simulate-vectors")
-        try:
-            while missing and not stop.requested and time.monotonic() < deadline:
-                missing.difference_update([message.key() for message in reader.poll(0.1)])
-        finally:
-            reader.close()
-        return not missing
+    def wait_for_vectors(self, topic: str, stop: Stop) -> bool:
+        """Block until every article published here has a vector in ``topic`` (see :mod:`producers.embedded`)."""
+        return wait_for_vectors(self._settings, topic, self._article_ids, stop)
+
+    def wait_for_lists(self, stop: Stop) -> None:
+        """Block until every user has a list, or no more come, or a stop."""
+        self.lists.catch_up()
+        self.lists.await_everyone(stop, patience=20.0)
 
     def run_live(
         self,
@@ -174,6 +151,8 @@ class Simulation:
                 next_line += 1.0
                 on_progress(msgspec.to_builtins(self.report()))
         self.sender.flush()
+        if on_progress is not None:
+            on_progress(msgspec.to_builtins(self.report()))
 
     def report(self) -> Report:
         """The figures up to now."""
@@ -203,17 +182,15 @@ class Simulation:
         self.lists.close()
 
     def _figures(self, of: Callable[[Arm], tuple[float | None, float | None]]) -> tuple[Arms, Arms]:
-        (personal, personal_se), (popular, popular_se) = of(self.personal), of(self.popular)
         if of is Arm.precision and not self.users.has_taste:
             return Arms(), Arms()
+        (personal, personal_se), (popular, popular_se) = of(self.audience.personal), of(self.audience.popular)
         return Arms(_rounded(personal), _rounded(popular)), Arms(_rounded(personal_se), _rounded(popular_se))
 
     def _add(self, article_id: str, line: int, published_at: int) -> int:
-        index = self.users.add_article(line, published_at)
+        index = self.audience.add_article(line, published_at)
         self._known[article_id] = index
         self._article_ids.append(article_id)
-        self._own.grow(index + 1)
-        self._other.grow(index + 1)
         return index
 
     def _look(self, views: int) -> int:
@@ -227,36 +204,25 @@ class Simulation:
         if not own:
             return 0
         now = _now_ms()
+        self._see_popular(now)
         shown = [one or fallback for one in own]
-        lists = self._numbered(shown)
-        depths = self.users.depths(users, self._length)
-        clicked = self.users.view(users, lists, depths, now, self._own, self._own_luck)
-        self._judge(users, lists, depths, clicked, np.array([one is not None for one in own]), now)
+        is_own = np.array([one is not None for one in own])
+        viewed, _ = self.audience.look(users, self._numbered(shown), is_own, now)
         for row, (user, current) in enumerate(zip(users.tolist(), shown, strict=True)):
             assert current is not None
-            items = [_shown(item, place) for place, item in enumerate(current.items[: depths[row]])]
-            self._send(user, now, items, [items[c] for c in np.flatnonzero(clicked[row])], current.list_id)
-        self.users.drift(users)
-        self._pool.count(lists[clicked])
+            items = [_shown(item, place) for place, item in enumerate(current.items[: viewed.depths[row]])]
+            self._send(user, now, items, viewed.clicked[row], current.list_id)
+        self._send_elsewhere(users, now)
         self.views += len(users)
+        self.fallback_views += int(len(users) - is_own.sum())
         return len(users)
 
-    def _judge(self, users: Ints, lists: Ints, depths: Ints, clicked: Bools, own: Bools, now: int) -> None:
-        """Draw the other arm, and count the views in which both arms have something to show."""
-        if time.monotonic() - self._pool_at > 1.0 or self._pool_changes != self.lists.popular_changes:
-            self._pool_at, self._pool_changes = time.monotonic(), self.lists.popular_changes
+    def _see_popular(self, now: int) -> None:
+        """Hand the popular list to the other arm, once a second and where it has changed."""
+        if time.monotonic() - self._popular_at > 1.0 or self._popular_changes != self.lists.popular_changes:
+            self._popular_at, self._popular_changes = time.monotonic(), self.lists.popular_changes
             popular = self.lists.popular
-            self._pool.refresh(self._numbered([popular])[0] if popular else np.empty(0, np.int64))
-        others = self._pool.lists(users, self._other, self._length)
-        clicked_there = self.users.view(users, others, depths, now, self._other, self._other_luck)
-        both = own & (others[:, 0] >= 0)
-        self.fallback_views += int(len(users) - own.sum())
-        if not both.any():
-            return
-        for arm, shown, hits in ((self.personal, lists, clicked), (self.popular, others, clicked_there)):
-            seen = (np.arange(shown.shape[1]) < depths[:, None]) & (shown >= 0)
-            liked = self.users.liked(users, shown[:, :TOP])
-            arm.take(users[both], seen[both], hits[both], liked[both])
+            self.audience.see_popular(self._numbered([popular])[0] if popular else np.empty(0, np.int64), now)
 
     def _numbered(self, lists: list[CurrentList | None]) -> Ints:
         """The lists' articles by index, ``[n, list_length]``, -1 where a list is shorter."""
@@ -271,26 +237,34 @@ class Simulation:
         index = self._known.get(article_id)
         return self._add(article_id, -1, _now_ms()) if index is None else index
 
-    def _send(self, user: int, at: int, shown: list[ShownItem], clicked: list[ShownItem], list_id: str) -> None:
-        user_id = self.ids[user]
+    def _past(self, viewed: Viewed, row: int) -> list[ShownItem]:
+        places = np.flatnonzero(viewed.seen[row]).tolist()
+        return [ShownItem(article_id=self._article_ids[viewed.lists[row, p]], position=p) for p in places]
+
+    def _send(self, user: int, at: int, shown: list[ShownItem], clicked: Bools, list_id: str) -> None:
+        """Send an impression and the clicks in it; ``clicked`` goes by position."""
         if shown:
-            self._serial += 1
-            self.sender.event(
-                Event(
-                    user_id=user_id, kind="impression", at=at, event_id=f"sim-{self._run}-{self._serial:x}",
-                    shown=shown, list_id=list_id, session_id=f"{self._run}-{user}",
-                )
-            )  # fmt: skip
-        for item in clicked:
-            self._serial += 1
-            self.sender.event(
-                Event(
-                    user_id=user_id, kind="click", at=at, event_id=f"sim-{self._run}-{self._serial:x}",
-                    article_id=item.article_id, list_id=list_id, position=item.position, reason=item.reason,
-                    source=item.source, session_id=f"{self._run}-{user}",
-                )
-            )  # fmt: skip
-        self.clicks += len(clicked)
+            self._event(user, "impression", at, shown=shown, list_id=list_id)
+        for item in shown:
+            if clicked[item.position]:
+                self._click(user, at, item.article_id, list_id=list_id, position=item.position,
+                            reason=item.reason, source=item.source)  # fmt: skip
+
+    def _send_elsewhere(self, users: Ints, at: int) -> None:
+        for user, article in zip(*(column.tolist() for column in self.audience.read_elsewhere(users, at)), strict=True):
+            self._click(user, at, self._article_ids[article])
+
+    def _click(self, user: int, at: int, article_id: str, **fields: Any) -> None:
+        self._event(user, "click", at, article_id=article_id, **fields)
+        self.clicks += 1
+
+    def _event(self, user: int, kind: Kind, at: int, **fields: Any) -> None:
+        self._serial += 1
+        event_id = f"sim-{self._run}-{self._serial:x}"
+        session_id = f"{self._run}-{user}"
+        self.sender.event(
+            Event(user_id=self.ids[user], kind=kind, at=at, event_id=event_id, session_id=session_id, **fields)
+        )
 
 
 def _shown(item: ListedItem, place: int) -> ShownItem:

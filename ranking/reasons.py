@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
+REASONS = ("interest", "recent_interest", "popular", "new")
+"""In the order of the parts of a score; fatigue carries nothing."""
 SOURCE_OF = {"interest": "similar", "recent_interest": "similar", "popular": "popular", "new": "newest"}
-_REASONS = ("interest", "recent_interest", "popular", "new")
 
 
-def reason_of(parts: Sequence[float]) -> str:
-    """Return the code of the part that carried the score; ``parts`` in the order of scoring.PARTS."""
-    carried = max(range(len(_REASONS)), key=parts.__getitem__)
-    return _REASONS[carried]
+def carriers(parts: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return which of :data:`REASONS` carried each score: [..., parts as in scoring.PARTS] -> [...]."""
+    carried: NDArray[np.intp] = parts[..., : len(REASONS)].argmax(axis=-1)
+    return carried

@@ -5,12 +5,11 @@
 ``long`` and ``short`` are the cosines to the user's two interest vectors, ``popularity`` the smoothed
 click-through rate, each as a z-score over all fresh articles and times its weight, so that the
 parts are on one scale; ``freshness`` halves with age, ``fatigue`` grows with every showing that
-led to no click.
+led to no click. Of articles with the same score the one that stands first in the catalogue is better.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking.catalogue import Catalogue
+
 Floats = NDArray[np.float32]
 PARTS = ("long", "short", "popularity", "freshness", "fatigue")
+ALIKE = 1e-3
+"""Below this deviation the cosines are all the same to a user, and what is left of them is rounding."""
+CONCERNED_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -35,48 +39,25 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """The fresh articles, n of them, as of one moment.
+class Readers:
+    """The users to rank for, u of them: queries float32 [u, 2, d]; windows of article hashes, uint64 bytes.
 
-    vectors float32 [n, d]; hashes uint64 [n]; published_at int64 [n]; popularity float32 [n], a z-score.
+    ``shown_counts`` (uint8 bytes) goes with ``shown``. No window holds an article twice.
     """
 
-    ids: Sequence[str]
-    vectors: Floats
-    hashes: NDArray[np.uint64]
-    published_at: NDArray[np.int64]
-    popularity: Floats
-
-    def __post_init__(self) -> None:
-        order = np.argsort(self.hashes)
-        object.__setattr__(self, "_by_hash", order)
-        object.__setattr__(self, "_sorted", self.hashes[order])
-
-    def places(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Return where each article stands in the catalogue, -1 where it does not."""
-        if not len(self.hashes):
-            return np.full(len(hashes), -1, np.intp)
-        found = np.minimum(np.searchsorted(self._sorted, hashes), len(self.hashes) - 1)  # type: ignore[attr-defined]
-        places: NDArray[np.intp] = self._by_hash[found]  # type: ignore[attr-defined]
-        return np.where(self.hashes[places] == hashes, places, -1)
-
-
-@dataclass(frozen=True)
-class Readers:
-    """The users to rank for, u of them: queries float32 [u, 2, d], windows of article hashes."""
-
     queries: Floats
-    read: Sequence[array[int]]
-    shown: Sequence[array[int]]
-    shown_counts: Sequence[bytearray]
+    read: Sequence[bytes]
+    shown: Sequence[bytes]
+    shown_counts: Sequence[bytes]
 
 
 @dataclass(frozen=True)
 class Ranked:
     """The best k of each user: ``places`` in the catalogue [u, k] (-1: none), ``scores`` [u, k], ``parts`` [u, k, 5].
 
-    ``trigger`` [u, d] and ``entry`` [u] belong together: an article with vector a enters about where
-    ``trigger @ a`` plus its popularity and freshness reaches ``entry``.
+    Where there is no place the score is -inf and the parts are 0. ``trigger`` [u, d] and ``entry`` [u] belong
+    together: an article with vector a enters about where ``trigger @ a`` plus its popularity and freshness
+    reaches ``entry``.
     """
 
     places: NDArray[np.intp]
@@ -86,50 +67,41 @@ class Ranked:
     entry: Floats
 
 
-def z_scores(values: Floats) -> Floats:
-    """Return ``values`` with mean 0 and deviation 1 along the last axis; 0 where they are all equal."""
-    centred = values - values.mean(axis=-1, keepdims=True)
-    deviation = centred.std(axis=-1, keepdims=True)
-    scores: Floats = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-6)
-    return scores
-
-
 def rank(readers: Readers, catalogue: Catalogue, weights: Weights, k: int, now_ms: int) -> Ranked:
     """Rank all fresh articles for every reader, exactly; articles read are left out."""
-    users, n = len(readers.queries), len(catalogue.ids)
-    dims = readers.queries.shape[2]
-    if n == 0 or users == 0:
-        nothing = np.zeros((users, k), np.float32)
-        return Ranked(
-            np.full((users, k), -1, np.intp), nothing, np.zeros((users, k, len(PARTS)), np.float32),
-            np.zeros((users, dims), np.float32), np.full(users, -np.inf, np.float32),
-        )  # fmt: skip
-    cosines = readers.queries @ catalogue.vectors.T
-    means = cosines.mean(axis=2)
-    deviations = cosines.std(axis=2)
-    per_interest = np.array([weights.long, weights.short], np.float32)
-    scales = np.divide(per_interest, deviations, out=np.zeros_like(deviations), where=deviations > 1e-6)
-    interest = (cosines - means[:, :, None]) * scales[:, :, None]
+    users, n = len(readers.queries), len(catalogue)
+    means, scales = _spread(readers.queries, catalogue, weights)
+    # A sum of z-scores of cosines is one more product with a vector, but for a constant of the user's.
+    trigger = np.einsum("uq,uqd->ud", scales, readers.queries)
+    constant = (means * scales).sum(axis=1)
     common = common_parts(catalogue, weights, now_ms)
+    scores = trigger @ catalogue.vectors.T
+    scores += common.sum(axis=0)
     fatigue = np.zeros((users, n), np.float32)
-    _scatter(fatigue, catalogue, readers.shown, readers.shown_counts, -weights.fatigue)
-    scores = interest.sum(axis=1) + common.sum(axis=0) + fatigue
-    _scatter(scores, catalogue, readers.read, None, -np.inf)
+    row, place, entry = _find(catalogue, readers.shown)
+    fatigue[row, place] = np.frombuffer(b"".join(readers.shown_counts), np.uint8)[entry] * np.float32(-weights.fatigue)
+    scores += fatigue
+    row, place, _ = _find(catalogue, readers.read)
+    scores[row, place] = -np.inf
 
-    best = _best(scores, min(k, n))
-    row = np.arange(users)[:, None]
-    best_scores = scores[row, best]
+    best = best_places(scores, min(k, n))
+    user = np.arange(users)[:, None]
+    best_scores = scores[user, best]
+    cosines = readers.queries @ catalogue.vectors[best].transpose(0, 2, 1)
+    interest = (cosines - means[:, :, None]) * scales[:, :, None]
     parts = np.stack(
-        [interest[row, 0, best], interest[row, 1, best], common[0][best], common[1][best], fatigue[row, best]], axis=2
+        [interest[:, 0], interest[:, 1], common[0][best], common[1][best], fatigue[user, best]],
+        axis=2,
+        dtype=np.float32,
     )
-    best = np.where(np.isneginf(best_scores), -1, best)
-    last = best_scores[:, -1] if n >= k else np.full(users, -np.inf, np.float32)
+    unread = ~np.isneginf(best_scores)
+    last = best_scores[:, -1] if 0 < k <= n else np.full(users, -np.inf, np.float32)
     return Ranked(
-        places=_padded(best, k, -1),
-        scores=_padded(best_scores, k, -np.inf),
-        parts=np.pad(parts, ((0, 0), (0, k - best.shape[1]), (0, 0))),
-        trigger=np.einsum("uq,uqd->ud", scales, readers.queries),
-        entry=(last + (means * scales).sum(axis=1)).astype(np.float32),
+        places=_padded(np.where(unread, best, -1), k, -1),
+        scores=_padded(best_scores - constant[:, None], k, -np.inf),
+        parts=np.pad(np.where(unread[:, :, None], parts, 0), ((0, 0), (0, k - best.shape[1]), (0, 0))),
+        trigger=trigger,
+        entry=last,
     )
 
 
@@ -140,43 +112,60 @@ def common_parts(catalogue: Catalogue, weights: Weights, now_ms: int) -> Floats:
     return np.stack([weights.popularity * catalogue.popularity, freshness]).astype(np.float32)
 
 
-def concerned(trigger: Floats, entry: Floats, vectors: Floats, common: Floats) -> NDArray[np.bool_]:
-    """Return [u, m]: which of m new articles would enter which of u lists.
+def concerned(trigger: Floats, entry: Floats, vectors: Floats, common: Floats) -> NDArray[np.intp]:
+    """Return [u]: the first of m new articles that would enter each user's list, -1 where none would.
 
     ``common`` [m] is the sum of each article's popularity and freshness. It only triggers: the full
     ranking decides.
     """
-    entering: NDArray[np.bool_] = trigger @ vectors.T + common >= entry[:, None]
-    return entering
+    first = np.full(len(trigger), -1, np.intp)
+    at_once = max(1, CONCERNED_AT_ONCE // max(1, len(vectors)))
+    for start in range(0, len(trigger) if len(vectors) else 0, at_once):
+        some = slice(start, start + at_once)
+        entering = trigger[some] @ vectors.T + common >= entry[some, None]
+        first[some] = np.where(entering.any(axis=1), entering.argmax(axis=1), -1)
+    return first
 
 
-def _scatter(
-    target: Floats,
-    catalogue: Catalogue,
-    windows: Sequence[array[int]],
-    factors: Sequence[bytearray] | None,
-    value: float,
-) -> None:
-    """Add ``value`` (times its factor) to target[user, article] for every article of a user's window."""
-    lengths = [len(window) for window in windows]
-    hashes = np.frombuffer(b"".join(window.tobytes() for window in windows), np.uint64)
-    places = catalogue.places(hashes)
-    users = np.repeat(np.arange(len(windows)), lengths)
-    amount = np.full(len(hashes), value, np.float32)
-    if factors is not None:
-        amount *= np.frombuffer(b"".join(factors), np.uint8)
-    known = places >= 0
-    target[users[known], places[known]] += amount[known]
-
-
-def _best(scores: Floats, k: int) -> NDArray[np.intp]:
-    """Return the places of the k largest scores of each row, largest first, ties by place."""
-    if k < scores.shape[1]:
-        best = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+def best_places(scores: Floats, k: int) -> NDArray[np.intp]:
+    """Return the places of the k largest scores of each row, [u, k], largest first, ties by place; k <= n."""
+    users, n = scores.shape
+    if k == n:
+        best = np.broadcast_to(np.arange(n), (users, n))
     else:
-        best = np.tile(np.arange(k), (len(scores), 1))
+        least = np.partition(scores, n - k, axis=1)[:, n - k, None]
+        chosen = scores >= least
+        for user in np.flatnonzero(np.count_nonzero(chosen, axis=1) > k):  # several share the last place
+            tied = np.flatnonzero(scores[user] == least[user])
+            chosen[user, tied[len(tied) - (np.count_nonzero(chosen[user]) - k) :]] = False
+        best = np.nonzero(chosen)[1].reshape(users, k)
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1)
+
+
+def _spread(queries: Floats, catalogue: Catalogue, weights: Weights) -> tuple[Floats, Floats]:
+    """Return for each query the mean of its cosines, and weight by deviation (0 where all are alike); [u, 2] both."""
+    turned = (queries.reshape(-1, queries.shape[2]) @ catalogue.covariance).reshape(queries.shape)
+    variances = np.einsum("uqd,uqd->uq", turned, queries)
+    deviations = np.sqrt(np.maximum(variances, 0))
+    scales = np.divide(
+        np.array([weights.long, weights.short], np.float32),
+        deviations,
+        out=np.zeros_like(deviations),
+        where=deviations > ALIKE,
+    )
+    means: Floats = queries @ catalogue.mean
+    return means, scales
+
+
+def _find(catalogue: Catalogue, windows: Sequence[bytes]) -> tuple[NDArray[np.intp], ...]:
+    """Find the windows' articles in the catalogue: user, place, and number among all entries, of each found."""
+    entries = np.frombuffer(b"".join(windows), np.uint64)
+    lengths = np.array([len(window) // 8 for window in windows], np.intp)
+    users = np.repeat(np.arange(len(windows)), lengths)
+    places = catalogue.places(entries)
+    found = np.flatnonzero(places >= 0)
+    return users[found], places[found], found
 
 
 def _padded(values: NDArray[Any], k: int, fill: float) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -48,15 +49,30 @@ def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool
             done.append(f"created {name}")
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise SetupError(f"Kafka refused to create {name}: {error.args[0].str()}") from None
+                raise _refused(f"create {name}", error) from None
+            done.append(f"somebody else has just created {name}")
+    _await(lambda: admin.list_topics(timeout=30).topics.keys() >= {spec.name for spec in missing})
+    altered: set[str] = set()
     for line, change in _differences(admin, [s for s in specs if s.name in existing]):
         if alter and change is not None:
             for future in admin.incremental_alter_configs([change]).values():
-                future.result()
+                try:
+                    future.result()
+                except KafkaException as error:
+                    raise _refused(f"alter {change.name}", error) from None
+            altered.add(line)
             done.append(f"altered {line}")
         else:
             done.append(f"differs {line}")
+    _await(lambda: altered.isdisjoint(line for line, _ in _differences(admin, specs)) if altered else True)
     return done
+
+
+def _await(visible: Callable[[], bool]) -> None:
+    """Block until brokers tell what the controller has done, which takes them some milliseconds."""
+    deadline = time.monotonic() + 10
+    while not visible() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
@@ -97,7 +113,10 @@ def _differences(admin: AdminClient, specs: Sequence[TopicSpec]) -> list[tuple[s
         return []
     topics = admin.list_topics(timeout=30).topics
     described = admin.describe_configs([ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs])
-    configs = {resource.name: future.result() for resource, future in described.items()}
+    try:
+        configs = {resource.name: future.result() for resource, future in described.items()}
+    except KafkaException as error:
+        raise _refused("tell the topics' settings", error) from None
     lines: list[tuple[str, ConfigResource | None]] = []
     for spec in specs:
         count = len(topics[spec.name].partitions)
@@ -110,6 +129,10 @@ def _differences(admin: AdminClient, specs: Sequence[TopicSpec]) -> list[tuple[s
                 change = ConfigResource(ResourceType.TOPIC, spec.name, incremental_configs=[entry])
                 lines.append((f"{spec.name}: {name} is {found} where the contract says {wanted}", change))
     return lines
+
+
+def _refused(what: str, error: KafkaException) -> SetupError:
+    return SetupError(f"Kafka refused to {what}: {error.args[0].str()}")
 
 
 def _policies(value: str | None) -> list[str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from contract.errors import BrokerUnreachable
+from contract.errors import BrokerUnreachable, SettingsError
 from contract.settings import Settings
+from contract.topics import MAX_RECORD_BYTES
 
-MAX_MESSAGE_BYTES = 9 << 20
 _log = logging.getLogger("stoppress.kafka")
+Client = TypeVar("Client")
 
 
 def _common(settings: Settings, name: str) -> dict[str, Any]:
@@ -24,6 +25,14 @@ def _common(settings: Settings, name: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1000,
         **settings.kafka,
     }
+
+
+def _made(client: Callable[[dict[str, Any]], Client], properties: dict[str, Any]) -> Client:
+    """Raises :class:`SettingsError` where the client knows a property not, or cannot use its value."""
+    try:
+        return client(properties)
+    except KafkaException as error:
+        raise SettingsError(f"kafka cannot be used: {error.args[0].str()}") from None
 
 
 def make_consumer(
@@ -38,7 +47,8 @@ def make_consumer(
 
     ``fetch.queue.backoff.ms`` is 1000 in librdkafka, which makes catching up five times slower.
     """
-    return Consumer(
+    return _made(
+        Consumer,
         {
             **_common(settings, name),
             "group.id": group or f"{settings.namespace}{name}.ungrouped",
@@ -51,10 +61,10 @@ def make_consumer(
             "max.partition.fetch.bytes": 8 << 20,
             "fetch.max.bytes": 64 << 20,
             "fetch.message.max.bytes": 8 << 20,
-            "receive.message.max.bytes": (64 << 20) + MAX_MESSAGE_BYTES,
+            "receive.message.max.bytes": (64 << 20) + MAX_RECORD_BYTES,
             "queued.min.messages": 100_000,
             **(extra or {}),
-        }
+        },
     )
 
 
@@ -72,7 +82,8 @@ def make_producer(
             "transactional.id": transactional_id,
             "transaction.timeout.ms": settings.transaction_timeout_ms,
         }
-    return Producer(
+    return _made(
+        Producer,
         {
             **_common(settings, name),
             "enable.idempotence": True,
@@ -80,26 +91,32 @@ def make_producer(
             "linger.ms": 0 if transactional_id else 2,
             "retry.backoff.ms": 5,
             "retry.backoff.max.ms": 200,
-            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "message.max.bytes": MAX_RECORD_BYTES,
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 262_144,
             **transactional,
             **(extra or {}),
-        }
+        },
     )
 
 
 def make_admin(settings: Settings) -> AdminClient:
     """Return an admin client."""
-    return AdminClient(_common(settings, "admin"))
+    return _made(AdminClient, _common(settings, "admin"))
 
 
 def check_broker(settings: Settings, seconds: float = 5.0) -> None:
     """Block until a broker answers, at most ``seconds``. Raises :class:`BrokerUnreachable`."""
+    heard: list[KafkaError] = []
+    quiet = {"error_cb": heard.append, "log_level": 0}
+    admin = _made(AdminClient, _common(settings, "admin") | quiet)
     try:
-        make_admin(settings).list_topics(timeout=seconds)
-    except KafkaException as error:
+        admin.list_topics(timeout=seconds)
+    except KafkaException:
+        admin.poll(0)  # hands out what was heard meanwhile, which says more than that the time is over
+        told = [error.str() for error in heard if error.code() != KafkaError._ALL_BROKERS_DOWN]
+        why = told[-1] if told else "it ends the connection, as a listener does that asks for TLS or SASL"
         raise BrokerUnreachable(
-            f"no Kafka broker answers at {settings.bootstrap_servers} ({error.args[0].str()}); "
-            "start one (`stoppress kafka start`) or set STOPPRESS_BOOTSTRAP_SERVERS"
+            f"no Kafka broker answers at {settings.bootstrap_servers} ({why}); start one (`stoppress kafka start`), "
+            "set STOPPRESS_BOOTSTRAP_SERVERS, or TLS and SASL in STOPPRESS_KAFKA"
         ) from None

@@ -6,79 +6,61 @@ What happens on assignment, in this order, since each step relies on the one bef
     2. only then the ends of the changelogs are read, and the tables restored to them
     3. records are consumed from the committed offset on
 
-On revocation no transaction is open, because callbacks run only inside :meth:`GroupInput.consume`.
-A partition that comes back keeps its tables only if it was revoked, not lost, and its committed
-offset and changelog ends are still those of the moment it was revoked.
+Every commit carries a token that no other commit has. Tables are kept over a rebalance or an aborted
+transaction where the committed offset and its token are those of this worker's own last commit: then
+nobody wrote to the partition in between, since every transaction commits all offsets that its worker
+owns. On revocation no transaction is open, because callbacks run only inside :meth:`GroupInput.consume`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar, cast
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from contract.errors import Fenced
+from contract.errors import Fenced, StoppressError, TopicsDiffer
 from contract.settings import Settings
 from streams.clients import make_admin, make_consumer
+from streams.health import Pulse
+from streams.patience import explained, is_transient, patiently
 from streams.record import Record
+from streams.restore import Restore
 from streams.table import end_offsets, first_offsets
-from streams.worker import Identity, Log, Stop
+from streams.topic_ids import TopicIds
+from streams.worker import Identity, Log
 
 REBALANCES = Counter("stoppress_rebalances_total", "Assignments by how they came about", ["worker", "kind"])
-PARTITIONS = Gauge("stoppress_partitions_assigned", "Partitions this worker owns", ["worker"])
+PARTITIONS = Gauge("stoppress_partitions_assigned", "Partitions this worker owns and has restored", ["worker"])
+PAUSED = Gauge("stoppress_partitions_paused", "Partitions this worker owns and cannot restore", ["worker"])
 LAG = Gauge("stoppress_consumer_lag_records", "Records between what was committed and the end", ["worker"])
+RESTORED = Counter("stoppress_restored_records_total", "Changelog records read to restore tables", ["worker"])
+RESTORE_SECONDS = Gauge("stoppress_restore_seconds", "How long the last restore took", ["worker"])
+EXPIRED = Counter("stoppress_expired_offsets_total", "Offsets that were deleted before they were read", ["worker"])
 
-FENCED_CODES = {
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-}
-Answer = TypeVar("Answer")
-
-
-class Stopped(Exception):
-    """A stop was requested while waiting for Kafka; nothing is half done."""
+LOOK_SECONDS = 5.0
 
 
 class PartitionTables(Protocol):
     """The state that a worker keeps for its partitions."""
 
-    def restore(self, committed: dict[int, int]) -> None:
-        """Rebuild the tables of these partitions from their changelogs; offsets are the committed ones."""
+    def restore(self, restore: Restore) -> None:
+        """Rebuild the tables of ``restore.committed`` from its changelogs; none for those that are damaged then."""
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget the tables of these partitions."""
 
 
-def patiently(stop: Stop, log: Log, what: str, call: Callable[[], Answer]) -> Answer:
-    """Return ``call()``, again and again while Kafka is out of reach or busy.
+@dataclass(frozen=True)
+class Commit:
+    """What Kafka keeps for a partition; offset -1 where nothing was ever committed."""
 
-    Raises :class:`Stopped` on a stop, and what is neither retriable nor a time-out.
-    """
-    while True:
-        if stop.requested:
-            raise Stopped(what)
-        try:
-            return call()
-        except KafkaException as error:
-            reason = error.args[0]
-            if reason.code() in FENCED_CODES:
-                raise Fenced(f"{what}: {reason.str()}; another process runs with this worker's slot") from None
-            transient = reason.retriable() or reason.code() in (
-                KafkaError._TIMED_OUT,
-                KafkaError._TRANSPORT,
-                KafkaError._ALL_BROKERS_DOWN,
-                KafkaError._RESOLVE,
-                KafkaError.REQUEST_TIMED_OUT,
-                KafkaError.UNSTABLE_OFFSET_COMMIT,
-            )
-            if reason.fatal() or not transient:
-                raise
-            log.warning("waiting_for_kafka", what=what, error=reason.str())
-            stop.wait(0.2)
+    offset: int
+    token: str
 
 
 class GroupInput:
@@ -93,17 +75,26 @@ class GroupInput:
         *,
         name: str,
         changelogs: Sequence[str],
-        stop: Stop,
+        pulse: Pulse,
     ) -> None:
         self.topic = topic
+        self._settings = settings
         self._name = name
+        self._identity = identity
         self._tables = tables
         self._changelogs = changelogs
-        self._stop = stop
+        self._pulse = pulse
         self._log = Log(name)
         self._admin = make_admin(settings)
         self._positions: dict[int, int] = {}
-        self._parked: dict[int, tuple[int, ...]] = {}
+        self._paused: dict[int, str] = {}
+        self._held: dict[int, Commit] = {}  # the commit that each partition's tables reflect, revoked ones included
+        self._process = secrets.token_hex(4)
+        self._commits = 0
+        self._rebalances = 0
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._paused_ends: dict[str, dict[int, int]] = {}
+        self._topic_ids = TopicIds(self._admin, [topic, *changelogs], self._pulse, self._log)
         self._consumer: Consumer = make_consumer(
             settings,
             name=name,
@@ -114,33 +105,38 @@ class GroupInput:
                 "session.timeout.ms": settings.session_timeout_ms,
                 "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 3),
                 "max.poll.interval.ms": max(900_000, settings.session_timeout_ms),
+                "auto.offset.reset": "error",
             },
         )
         # With its metadata at hand, the first join need not be repeated.
-        patiently(stop, self._log, "metadata", lambda: self._consumer.list_topics(topic, 5))
+        patiently(pulse, self._log, "metadata", lambda: self._consumer.list_topics(topic, 5))
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     @property
     def assigned(self) -> list[int]:
-        """The partitions owned and restored."""
+        """The partitions owned and restored. While there are none, nothing may be written."""
         return sorted(self._positions)
 
     def consume(self, limit: int, seconds: float) -> list[Record]:
-        """Return up to ``limit`` records; blocks up to ``seconds``, or as long as a restore takes.
+        """Return up to ``limit`` records of owned partitions; blocks up to ``seconds``, or as long as a restore takes.
 
-        Raises :class:`Fenced` where another process took this member's place.
+        Raises :class:`Fenced` where another process took this member's place,
+        :class:`~streams.worker.Stopped` on a stop, and :class:`StoppressError` for what cannot go on.
         """
+        self._pulse.beat()
+        self._look_around()
+        rebalances = self._rebalances
         records: list[Record] = []
         for message in self._consumer.consume(limit, seconds):
             error = message.error()
             if error is None:
                 records.append(cast(Record, message))
-            elif error.code() in FENCED_CODES:
-                raise Fenced(f"{self._name}: {error.str()}; another process runs with this worker's slot")
-            elif error.fatal():
-                raise KafkaException(error)
             else:
-                self._log.warning("consumer_error", error=error.str())
+                self._take_error(error)
+        if self._rebalances != rebalances:
+            # Which of them were read before it cannot be told: all are read again.
+            self._read_from(self._positions)
+            return []
         return records
 
     def positions_after(self, records: Sequence[Record]) -> dict[int, int]:
@@ -151,7 +147,7 @@ class GroupInput:
         return positions
 
     def known_ends(self) -> dict[int, int]:
-        """Return the ends of the owned partitions as the last fetch saw them, without a request; some may be missing.
+        """Return the ends of the owned partitions as last seen, without a request; those not fetched yet are missing.
 
         Markers of transactions count too, so an end may lie beyond the last record.
         """
@@ -165,86 +161,187 @@ class GroupInput:
                 ends[partition] = end
         return ends
 
-    def adopt(self, positions: dict[int, int]) -> None:
-        """Take ``positions`` as committed; only after a known commit."""
-        self._positions = positions
-
     def offsets_and_metadata(self, positions: dict[int, int]) -> tuple[list[TopicPartition], object]:
-        """Return what a transaction sends for the group, its metadata as of now."""
-        offsets = [TopicPartition(self.topic, p, offset) for p, offset in positions.items()]
+        """Return what the next transaction sends for the group, with the group's metadata as of now."""
+        self._commits += 1
+        offsets = [TopicPartition(self.topic, p, offset, self._token) for p, offset in positions.items()]
         return offsets, self._consumer.consumer_group_metadata()
 
-    def reread(self) -> None:
-        """Drop and restore all tables and go back to the committed offsets; blocks."""
-        partitions = self.assigned
-        self._tables.drop(partitions)
-        self._positions = {}
-        self._take(partitions, kept=set())
+    def adopt(self, positions: dict[int, int]) -> None:
+        """Take ``positions`` as committed by the last transaction; only after a known commit."""
+        self._positions = positions
+        self._held = {p: Commit(offset, self._token) for p, offset in positions.items()}
+
+    def reread(self, *, keep: bool = True) -> None:
+        """Go back to the committed offsets after a failed transaction; blocks.
+
+        Tables that are not those of the present commit are restored; all of them unless ``keep``,
+        for a worker whose tables hold what was never committed.
+        """
+        if not keep:
+            self._drop(self._held)
+        self._take([*self._positions, *self._paused])
+
+    def replaced(self) -> bool:
+        """Whether another process has this member's place in the group; asks Kafka, and waits for the answer."""
+        mine = {self._consumer.memberid()}
+        group = self._identity.group
+        described = patiently(
+            self._pulse, self._log, "describing the group",
+            lambda: self._admin.describe_consumer_groups([group], request_timeout=5.0)[group].result(),
+        )  # fmt: skip
+        mine.add(self._consumer.memberid())
+        return any(
+            m.group_instance_id == self._identity.instance and m.member_id not in mine for m in described.members
+        )
 
     def measure_lag(self) -> int:
-        """Return and publish how many offsets lie between the committed ones and the end; one request."""
-        ends = end_offsets(self._admin, self.topic, self._positions) if self._positions else {}
-        lag = sum(max(0, end - self._positions[p]) for p, end in ends.items())
+        """Return and publish how many offsets lie between the committed ones and the ends last seen; asks nobody."""
+        lag = sum(max(0, end - self._positions[p]) for p, end in self.known_ends().items())
         LAG.labels(self._name).set(lag)
         return lag
 
     def close(self) -> None:
         """Leave; a static member's partitions wait for its successor until the session ends."""
+        self._pulse.ready(False)
         self._consumer.close()
 
+    @property
+    def _token(self) -> str:
+        return f"{self._process}.{self._commits}"
+
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        partitions = [tp.partition for tp in assigned]
-        gone = self._parked.keys() - set(partitions)
-        self._tables.drop(gone)
-        parked = {p: state for p, state in self._parked.items() if p not in gone}
-        self._parked = {}
-        kept = {p for p, state in self._fingerprints(list(parked)).items() if state == parked[p]}
-        self._tables.drop(parked.keys() - kept)
+        self._rebalances += 1
         REBALANCES.labels(self._name, "assigned").inc()
-        self._take(partitions, kept)
+        self._take([tp.partition for tp in assigned])
 
-    def _take(self, partitions: list[int], kept: set[int]) -> None:
-        committed = self._committed(partitions)
-        restored = {p: committed[p] for p in partitions if p not in kept}
-        if restored:
-            patiently(self._stop, self._log, "restoring", lambda: self._tables.restore(restored))
-        self._consumer.assign([TopicPartition(self.topic, p, committed[p]) for p in partitions])
-        self._positions = committed
-        PARTITIONS.labels(self._name).set(len(partitions))
-        self._log.info("assigned", partitions=len(partitions), restored=len(restored), kept=len(kept))
-
-    def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        self._parked = self._fingerprints([tp.partition for tp in revoked])
-        self._positions = {}
+    def _on_revoke(self, _consumer: Consumer, _revoked: list[TopicPartition]) -> None:
         REBALANCES.labels(self._name, "revoked").inc()
+        self._disown()
 
-    def _on_lost(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
-        self._tables.drop([tp.partition for tp in lost])
-        self._positions = {}
-        self._parked = {}
+    def _on_lost(self, _consumer: Consumer, _lost: list[TopicPartition]) -> None:
         REBALANCES.labels(self._name, "lost").inc()
+        self._disown()
+        self._drop(self._held)
 
-    def _committed(self, partitions: list[int]) -> dict[int, int]:
-        """The committed offset of each partition, or its first one where none was committed yet."""
+    def _disown(self) -> None:
+        self._rebalances += 1
+        self._positions = {}
+        self._paused = {}
+        self._pulse.ready(False)
+
+    def _drop(self, partitions: Iterable[int]) -> None:
+        gone = set(partitions)
+        self._tables.drop(gone)
+        self._held = {p: commit for p, commit in self._held.items() if p not in gone}
+
+    def _take(self, partitions: list[int]) -> None:
+        """Own exactly these: keep or restore their tables, and read from the committed offsets on."""
+        self._pulse.ready(False)
+        committed = self._committed(partitions)
+        self._drop([p for p, commit in self._held.items() if committed.get(p) != commit])
+        kept = len(self._held)
+        positions = self._within_the_log(committed)
+        self._restore({p: position for p, position in positions.items() if p not in self._held})
+        self._held = {p: commit for p, commit in committed.items() if p not in self._paused}
+        self._positions = {p: positions[p] for p in self._held}
+        self._read_from(self._positions)
+        PARTITIONS.labels(self._name).set(len(self._positions))
+        PAUSED.labels(self._name).set(len(self._paused))
+        self._log.info("assigned", partitions=len(partitions), kept=kept, paused=len(self._paused))
+        self._pulse.ready(bool(self._positions) and not self._paused)
+
+    def _read_from(self, positions: dict[int, int]) -> None:
+        self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in positions.items()])
+
+    def _restore(self, positions: dict[int, int]) -> None:
+        """Restore these partitions' tables; those that cannot be restored are ``paused`` then."""
+        self._paused = {}
+        if not positions:
+            return
+        began = time.monotonic()
+
+        def restored() -> Restore:
+            restore = Restore(self._settings, positions, name=self._name, pulse=self._pulse)
+            self._tables.restore(restore)
+            return restore
+
+        restore = patiently(self._pulse, self._log, "restoring", restored)
+        seconds = time.monotonic() - began
+        RESTORED.labels(self._name).inc(restore.records)
+        RESTORE_SECONDS.labels(self._name).set(seconds)
+        self._log.info("restored", partitions=len(positions), records=restore.records, seconds=round(seconds, 3))
+        self._paused = restore.damaged
+        for partition, why in self._paused.items():
+            self._log.error(
+                "partition_paused", partition=partition, record=why,
+                do="write a readable record or a tombstone under the same key, or start the version that wrote it",
+            )  # fmt: skip
+        self._paused_ends = self._changelog_ends() if self._paused else {}
+
+    def _committed(self, partitions: list[int]) -> dict[int, Commit]:
         if not partitions:
             return {}
         asked = [TopicPartition(self.topic, p) for p in partitions]
-        answers = patiently(self._stop, self._log, "committed", lambda: self._consumer.committed(asked, 5))
-        committed = {tp.partition: tp.offset for tp in answers if tp.offset >= 0}
-        fresh = [p for p in partitions if p not in committed]
-        if fresh:
-            committed |= patiently(
-                self._stop, self._log, "first", lambda: first_offsets(self._admin, self.topic, fresh)
-            )
-        return committed
 
-    def _fingerprints(self, partitions: list[int]) -> dict[int, tuple[int, ...]]:
-        """For each partition its committed offset and the ends of its changelogs."""
-        if not partitions or self._stop.requested:
+        def answers() -> dict[int, Commit]:
+            answered = self._consumer.committed(asked, 2)
+            for error in (tp.error for tp in answered if tp.error is not None):
+                raise KafkaException(error)
+            return {tp.partition: Commit(max(tp.offset, -1), tp.metadata or "") for tp in answered}
+
+        return patiently(self._pulse, self._log, "committed offsets", answers)
+
+    def _within_the_log(self, committed: dict[int, Commit]) -> dict[int, int]:
+        """Where to read on: at the committed offset, or at the first where none was committed or it has expired."""
+        if not committed:
             return {}
-        committed = self._committed(partitions)
-        ends = [
-            patiently(self._stop, self._log, "ends", lambda topic=topic: end_offsets(self._admin, topic, partitions))  # type: ignore[misc]
-            for topic in self._changelogs
-        ]
-        return {p: (committed[p], *(end[p] for end in ends)) for p in partitions}
+        first, end = patiently(
+            self._pulse, self._log, "offsets",
+            lambda: (
+                first_offsets(self._admin, self.topic, committed), end_offsets(self._admin, self.topic, committed)
+            ),
+        )  # fmt: skip
+        for p, commit in committed.items():
+            if commit.offset > end[p]:
+                raise TopicsDiffer(
+                    f"{self.topic}[{p}] ends at {end[p]}, and the group {self._identity.group} has committed "
+                    f"{commit.offset}: the topic was made anew or has lost records; stop the workers and set the "
+                    "group's offsets with kafka-consumer-groups --reset-offsets"
+                )
+            if 0 <= commit.offset < first[p]:
+                EXPIRED.labels(self._name).inc(first[p] - commit.offset)
+                self._log.error("records_expired_unread", partition=p, committed=commit.offset, first=first[p])
+        return {p: max(commit.offset, first[p]) for p, commit in committed.items()}
+
+    def _take_error(self, error: KafkaError) -> None:
+        code = error.code()
+        if code == KafkaError._FATAL or error.fatal():  # a static member has one way to die
+            if self.replaced():
+                raise Fenced(f"{self._name}: another process runs with this worker's slot ({error.str()})")
+            raise StoppressError(f"{self._name}: the consumer cannot go on ({error.str()}); start the worker again")
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            self._log.error("offset_out_of_range", error=error.str())
+            self.reread()
+            self._rebalances += 1
+        elif is_transient(error) or code == KafkaError._MAX_POLL_EXCEEDED:
+            self._log.warning("consumer_error", error=error.str())
+        else:
+            raise explained(error, f"reading {self.topic}")
+
+    def _look_around(self) -> None:
+        """Every few seconds: the lag, whether topics are the same, whether a paused partition may go on."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
+        self.measure_lag()
+        self._topic_ids.check()
+        if self._paused and self._changelog_ends() != self._paused_ends:
+            self._take([*self._positions, *self._paused])
+
+    def _changelog_ends(self) -> dict[str, dict[int, int]]:
+        def asked() -> dict[str, dict[int, int]]:
+            return {topic: end_offsets(self._admin, topic, self._paused) for topic in self._changelogs}
+
+        return patiently(self._pulse, self._log, "changelog ends", asked)

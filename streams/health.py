@@ -11,7 +11,7 @@ from typing import Self
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 from contract.errors import PortInUse
-from streams.worker import Log
+from streams.worker import Log, Stop, Stopped
 
 READY = Gauge("stoppress_ready", "1 once the worker is assigned and restored, else 0")
 STUCK_AFTER_SECONDS = 60.0
@@ -20,8 +20,8 @@ STUCK_AFTER_SECONDS = 60.0
 class HealthServer:
     """Answers on ``host:port`` (0: any free port) until closed.
 
-    Alive means that the loop called :meth:`beat` within the last minute; ready is what
-    :meth:`ready` was told last. Raises :class:`PortInUse` where the address is taken.
+    Alive means that :meth:`beat` was called within the last minute; ready is what :meth:`ready` was
+    told last. Raises :class:`PortInUse` where the address is taken.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -61,20 +61,28 @@ class HealthServer:
         self._ready = ready
         READY.set(float(ready))
 
+    def is_ready(self) -> bool:
+        """Whether /readyz answers 200."""
+        return self._ready and self._silent_seconds < STUCK_AFTER_SECONDS
+
     def beat(self) -> None:
-        """Say that the loop came round."""
+        """Say that the loop came round, or waits for something that it knows of."""
         self._beat = time.monotonic()
+
+    @property
+    def _silent_seconds(self) -> float:
+        return time.monotonic() - self._beat
 
     def _answer(self, path: str) -> tuple[int, bytes, str]:
         if path == "/metrics":
             return 200, generate_latest(), CONTENT_TYPE_LATEST
-        silent = time.monotonic() - self._beat
-        alive = silent < STUCK_AFTER_SECONDS
         if path == "/healthz":
+            silent = self._silent_seconds
+            alive = silent < STUCK_AFTER_SECONDS
             text = "alive\n" if alive else f"the loop has not come round for {silent:.0f} s\n"
             return (200 if alive else 503), text.encode(), "text/plain"
         if path == "/readyz":
-            ready = self._ready and alive
+            ready = self.is_ready()
             return (200 if ready else 503), (b"ready\n" if ready else b"not ready\n"), "text/plain"
         return 404, b"try /healthz, /readyz or /metrics\n", "text/plain"
 
@@ -89,3 +97,25 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class Pulse:
+    """What a worker's loop and everything that blocks in it calls again and again."""
+
+    def __init__(self, stop: Stop, health: HealthServer) -> None:
+        self._stop = stop
+        self._health = health
+
+    def beat(self) -> None:
+        """Say that the worker lives. Raises :class:`Stopped` where a stop was requested."""
+        if self._stop.requested:
+            raise Stopped
+        self._health.beat()
+
+    def wait(self, seconds: float) -> None:
+        """Block for ``seconds``, or until a stop is requested."""
+        self._stop.wait(seconds)
+
+    def ready(self, ready: bool) -> None:
+        """Say whether /readyz is to answer 200."""
+        self._health.ready(ready)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar, cast
 
 from confluent_kafka import (
     IsolationLevel,
@@ -14,37 +14,52 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from contract.errors import StoppressError
+from contract.errors import StoppressError, TopicsDiffer
 from contract.settings import Settings
 from streams.clients import make_admin, make_consumer
+from streams.health import Pulse
+from streams.patience import explained, is_transient
 from streams.record import Record
+
+_ASKING_SECONDS = 10.0
+Answer = TypeVar("Answer")
 
 
 def end_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """Return the high watermark of each partition, records of open transactions included."""
+    """Return the high watermark of each partition, records of open transactions included; blocks briefly.
+
+    Raises :class:`KafkaException`.
+    """
     return _list_offsets(admin, topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
 
 def first_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """Return the first offset of each partition."""
+    """Return the first offset of each partition; blocks briefly. Raises :class:`KafkaException`."""
     return _list_offsets(admin, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
 def _list_offsets(admin: AdminClient, topic: str, partitions: Iterable[int], which: OffsetSpec) -> dict[int, int]:
     # A client that does not know the topic's leaders yet may take seconds to find them by itself.
-    admin.list_topics(topic, timeout=30)
+    admin.list_topics(topic, timeout=_ASKING_SECONDS)
     wanted = {TopicPartition(topic, partition): which for partition in partitions}
-    answers = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=30.0)
+    answers = admin.list_offsets(
+        wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_ASKING_SECONDS
+    )
     return {asked.partition: answer.result().offset for asked, answer in answers.items()}
 
 
 def read_to_end(
-    settings: Settings, topic: str, *, name: str, partitions: Sequence[int] | None = None
+    settings: Settings,
+    topic: str,
+    *,
+    name: str,
+    partitions: Sequence[int] | None = None,
+    pulse: Pulse | None = None,
 ) -> Iterator[Record]:
-    """Yield all records that are committed now; blocks meanwhile."""
+    """Yield all records that are committed now; blocks meanwhile. Raises as :class:`TableReader`."""
     reader = TableReader(settings, topic, name=name, partitions=partitions, fetch_wait_ms=10)
     try:
-        yield from reader.catch_up()
+        yield from reader.catch_up(pulse=pulse)
     finally:
         reader.close()
 
@@ -52,7 +67,9 @@ def read_to_end(
 class TableReader:
     """Reads committed records of ``partitions`` (default: all) without a consumer group.
 
-    What the records mean is the caller's business; the reader knows how far it has come.
+    What the records mean is the caller's business; the reader knows how far it has come. Raises
+    :class:`TopicsDiffer` where there is no such topic, :class:`~contract.errors.BrokerUnreachable`
+    where Kafka does not answer, and :class:`StoppressError` for whatever else it says.
     """
 
     def __init__(
@@ -69,11 +86,10 @@ class TableReader:
         self._consumer = make_consumer(
             settings, name=name, extra={"enable.partition.eof": True, "fetch.wait.max.ms": fetch_wait_ms}
         )
-        metadata = self._consumer.list_topics(topic, timeout=30).topics[topic]
         if partitions is None:
-            partitions = sorted(metadata.partitions)
+            partitions = self._asked(self._all_partitions)
         # By number: asking the consumer itself for the beginning costs it half a second.
-        self._next = first_offsets(self._admin, topic, partitions)
+        self._next = self._asked(lambda: first_offsets(self._admin, topic, partitions))
         self._behind: dict[int, int] = {}
         self._aim()
 
@@ -84,7 +100,7 @@ class TableReader:
 
     def _aim(self) -> None:
         """Take the present ends as the mark to reach, and ask for an end-of-partition anew."""
-        self._behind = end_offsets(self._admin, self.topic, self._next)
+        self._behind = self._asked(lambda: end_offsets(self._admin, self.topic, self._next))
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in self._next.items()])
 
     def poll(self, seconds: float = 0.0, limit: int = 1000) -> list[Record]:
@@ -101,25 +117,46 @@ class TableReader:
                 end = cast(Record, message)
                 if end.offset() >= self._behind.get(end.partition(), -1):
                     self._behind.pop(end.partition(), None)
-            elif error.fatal() or not error.retriable():
-                raise KafkaException(error)
+            elif not is_transient(error):
+                raise explained(error, f"reading {self.topic}")
         return records
 
-    def catch_up(self, seconds: float = 300.0) -> Iterator[Record]:
+    def catch_up(self, seconds: float = 300.0, pulse: Pulse | None = None) -> Iterator[Record]:
         """Yield records until the ends are reached as they were when this reader was made, or, where
-        they had been reached, as they are now; blocks meanwhile.
+        they had been reached, as they are now; blocks meanwhile, with a beat of ``pulse`` now and then.
 
-        Raises :class:`StoppressError` where that takes longer than ``seconds``.
+        Raises :class:`StoppressError` where nothing came for ``seconds``.
         """
         if self.caught_up:
             self._aim()
         deadline = time.monotonic() + seconds
         while self._behind:
-            yield from self.poll(0.1, limit=1000)
-            if time.monotonic() > deadline:
+            if pulse is not None:
+                pulse.beat()
+            records = self.poll(0.1, limit=1000)
+            if records:
+                yield from records
+                deadline = time.monotonic() + seconds
+            elif time.monotonic() > deadline:
                 raise StoppressError(
-                    f"{self.topic}: partitions {sorted(self._behind)} were not read to their end within {seconds:.0f} s"
+                    f"{self.topic}: partitions {sorted(self._behind)} end before what was written to them; "
+                    f"a transaction has been open there for {seconds:.0f} s"
                 )
+
+    def _all_partitions(self) -> Sequence[int]:
+        partitions = sorted(
+            self._consumer.list_topics(self.topic, timeout=_ASKING_SECONDS).topics[self.topic].partitions
+        )
+        if not partitions:
+            raise TopicsDiffer(f"topic {self.topic} is missing; run `stoppress topics create`")
+        return partitions
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        try:
+            return question()
+        except KafkaException as error:
+            self.close()
+            raise explained(error.args[0], f"where {self.topic} begins and ends") from None
 
     def close(self) -> None:
         """Close the consumer; blocks briefly."""

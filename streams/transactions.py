@@ -8,6 +8,8 @@
 
 After an abort or an unknown outcome the producer is made anew: ``init_transactions`` of the same
 transactional id ends whatever the old one left open, so that the committed offsets tell what happened.
+To the producer a transaction that Kafka ended because it took too long looks like a successor in the
+same slot; the group knows which of the two it was.
 """
 
 from __future__ import annotations
@@ -16,40 +18,39 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from prometheus_client import Counter, Histogram
 
-from contract.errors import Fenced, TransactionFailed
+from contract.errors import Fenced, StoppressError, TransactionFailed
 from contract.settings import Settings
 from streams.clients import make_producer
-from streams.group import FENCED_CODES, GroupInput, patiently
-from streams.worker import Identity, Log, Stop
+from streams.group import GroupInput
+from streams.health import Pulse
+from streams.patience import patiently
+from streams.worker import Identity, Log
 
 TRANSACTIONS = Counter("stoppress_transactions_total", "Transactions by outcome", ["worker", "outcome"])
 COMMIT_SECONDS = Histogram(
     "stoppress_transaction_commit_seconds", "From the last output to the known commit", ["worker"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )  # fmt: skip
+FAILURES_IN_A_ROW = 10
+FENCED_CODES = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
 
 
 class TransactionalOutput:
     """The producer of one worker slot. Opening it fences a predecessor; blocks until Kafka answers."""
 
-    def __init__(self, settings: Settings, identity: Identity, *, name: str, stop: Stop) -> None:
+    def __init__(self, settings: Settings, identity: Identity, *, name: str, pulse: Pulse) -> None:
         self._settings = settings
         self._identity = identity
         self._name = name
-        self._stop = stop
+        self._pulse = pulse
         self._log = Log(name)
+        self._seconds = settings.transaction_timeout_ms / 1000
+        self._failures = 0
+        self._undelivered = ""
         self._producer = self._open()
-
-    def _open(self) -> Producer:
-        def initialised() -> Producer:
-            producer = make_producer(self._settings, name=self._name, transactional_id=self._identity.instance)
-            producer.init_transactions(15)
-            return producer
-
-        return patiently(self._stop, self._log, "init_transactions", initialised)
 
     def send(
         self,
@@ -69,39 +70,62 @@ class TransactionalOutput:
 
     @contextmanager
     def transaction(self, source: GroupInput, positions: dict[int, int]) -> Iterator[TransactionalOutput]:
-        """Commit what the body sends together with ``positions`` of ``source``.
+        """Commit what the body sends together with ``positions`` of ``source``, which must not be empty.
 
         Returns normally only after a known commit, which ``source`` then adopts. Raises
         :class:`TransactionFailed` where state is to be read again, :class:`Fenced` where another
-        process took over.
+        process took over, and :class:`StoppressError` where one transaction after the other fails.
         """
+        assert positions, "a transaction without offsets would not be fenced"
+        self._undelivered = ""
         try:
             self._producer.begin_transaction()
             yield self
             began = time.perf_counter()
-            self._producer.send_offsets_to_transaction(*source.offsets_and_metadata(positions), 15)
-            self._producer.commit_transaction(15)
+            self._producer.send_offsets_to_transaction(*source.offsets_and_metadata(positions), self._seconds)
+            self._producer.commit_transaction(self._seconds)
             COMMIT_SECONDS.labels(self._name).observe(time.perf_counter() - began)
         except KafkaException as error:
-            reason = error.args[0]
-            TRANSACTIONS.labels(self._name, "aborted").inc()
-            if reason.code() in FENCED_CODES:
-                raise Fenced(f"{self._name}: {reason.str()}; another process runs with this worker's slot") from None
-            self._log.warning("transaction_failed", error=reason.str())
-            self._renew()
-            raise TransactionFailed(reason.str()) from None
+            raise self._failed(error.args[0], source) from None
         except BaseException:
             self._abort()
             raise
+        self._failures = 0
         TRANSACTIONS.labels(self._name, "committed").inc()
         source.adopt(positions)
+
+    def _failed(self, reason: KafkaError, source: GroupInput) -> StoppressError:
+        """End the transaction, and return what its failure means; the producer is a new one if it may go on."""
+        TRANSACTIONS.labels(self._name, "aborted").inc()
+        self._failures += 1
+        self._abort()
+        why = " ".join(filter(None, (reason.str(), self._undelivered)))
+        fenced_member = reason.code() == KafkaError.FENCED_INSTANCE_ID
+        if fenced_member or (reason.code() in FENCED_CODES and source.replaced()):
+            return Fenced(f"{self._name}: another process runs with this worker's slot ({why})")
+        if self._failures == FAILURES_IN_A_ROW:
+            return StoppressError(f"{self._name}: {FAILURES_IN_A_ROW} transactions in a row failed, the last: {why}")
+        self._log.warning("transaction_failed", error=why)
+        self._producer = self._open()
+        return TransactionFailed(why)
 
     def _abort(self) -> None:
         try:
             self._producer.abort_transaction(5)
-        except KafkaException as error:
-            self._log.warning("abort_failed", error=error.args[0].str())
+        except KafkaException as error:  # fenced, or out of reach: Kafka ends it, or the new producer does
+            self._log.info("abort_failed", error=error.args[0].str())
 
-    def _renew(self) -> None:
-        self._abort()
-        self._producer = self._open()
+    def _open(self) -> Producer:
+        producer = make_producer(
+            self._settings,
+            name=self._name,
+            transactional_id=self._identity.instance,
+            extra={"delivery.report.only.error": True, "on_delivery": self._note_undelivered},
+        )
+        patiently(self._pulse, self._log, "init_transactions", lambda: producer.init_transactions(5))
+        return producer
+
+    def _note_undelivered(self, error: KafkaError | None, message: Message) -> None:
+        """That a record was refused is what a commit tells; which and why only this report does."""
+        if error is not None:
+            self._undelivered = f"{message.topic()}: {error.str()}"

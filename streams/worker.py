@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -16,22 +17,30 @@ import msgspec
 from contract.settings import Settings
 
 
+class Stopped(Exception):
+    """A stop was requested while waiting; nothing is half done."""
+
+
 class Stop:
-    """A request to end, made by a signal, a deadline or another thread."""
+    """A request to end, made by a signal or another thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     @classmethod
-    def on_signals(cls) -> Stop:
-        """Return a Stop that SIGTERM and SIGINT request. Only the main thread may call this."""
+    def on_signals(cls, deadline_seconds: float | None = None) -> Stop:
+        """Return a Stop that SIGTERM and SIGINT request. Only the main thread may call this.
+
+        A process that has not ended ``deadline_seconds`` later ends at once with exit code 1.
+        """
         stop = cls()
-
-        def handle(_signal: int, _frame: FrameType | None) -> None:
-            stop.request()
-
-        signal.signal(signal.SIGTERM, handle)
-        signal.signal(signal.SIGINT, handle)
+        # The byte is written at once, also while the main thread is inside a call that runs no Python code.
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in _ENDING:
+            signal.signal(number, _left_to_the_thread)
+        threading.Thread(target=stop._follow, args=(reading, deadline_seconds), name="signals", daemon=True).start()
         return stop
 
     @property
@@ -44,6 +53,22 @@ class Stop:
     def wait(self, seconds: float | None = None) -> bool:
         """Block until a stop is requested, at most ``seconds``; return whether it was."""
         return self._event.wait(seconds)
+
+    def _follow(self, signals: int, deadline_seconds: float | None) -> None:
+        while not _ENDING.intersection(os.read(signals, 64)):
+            pass
+        self.request()
+        if deadline_seconds is not None:
+            time.sleep(deadline_seconds)
+            Log("worker").error("deadline_passed", seconds=deadline_seconds)
+            os._exit(1)
+
+
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+def _left_to_the_thread(_signal: int, _frame: FrameType | None) -> None:
+    """Without a handler the signal would end the process."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from contract.settings import Settings, load
 from streams.clients import make_admin
 from streams.local_broker import LocalBroker
 
+# How long an example may take says nothing on a busy machine.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 ROOT = Path(__file__).resolve().parents[1]
 
 

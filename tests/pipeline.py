@@ -16,10 +16,10 @@ from typing import Any, Self, TypeVar, cast
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, Message, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
-from contract.messages import Article, Event, List, decode, encode
+from contract.messages import Article, Cause, Event, List, decode, encode
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, PartitionTotals, UserRecord, decode_totals, decode_user
 from contract.settings import Settings, load
@@ -28,7 +28,7 @@ from demo.processes import Child, environment
 from encoders.decay import Decay
 from encoders.manifest import generation_of, read_manifest
 from streams.admin import create_topics
-from streams.clients import make_admin, make_producer
+from streams.clients import make_admin, make_consumer, make_producer
 from streams.local_broker import LocalBroker
 from streams.record import Record
 from streams.table import TableReader
@@ -329,6 +329,24 @@ class Pipeline:
 
         return self.records(self.topics.recommendations).until(found, f"a list of {user_id}: {what}", seconds)
 
+    def until_ranked(self, user_id: str, event_id: str) -> None:
+        """Block until the ranker has committed a state of the user that this event caused."""
+
+        def found(records: Sequence[Seen]) -> Seen | None:
+            mine = (m for m in records if m.key == user_id.encode() and m.value is not None)
+            return next((m for m in mine if event_id == getattr(_cause(m), "id", None)), None)
+
+        state = self.records(self.topics.user_vectors).until(found, f"a state of {user_id} caused by {event_id!r}")
+        group = f"{self.settings.namespace}ranker.{self.topics.generation}"
+        consumer = make_consumer(self.settings, name="test.committed", group=group)
+        try:
+            await_true(
+                lambda: consumer.committed([TopicPartition(state.topic, state.partition)], 10)[0].offset > state.offset,
+                f"the ranker has taken the state of {user_id} after {event_id!r}",
+            )
+        finally:
+            consumer.close()
+
     def until_totals(self, partition: int, wanted: Callable[[PartitionTotals], bool], what: str) -> PartitionTotals:
         def found(records: Sequence[Seen]) -> PartitionTotals | None:
             totals = totals_of(records).get(partition)
@@ -374,6 +392,11 @@ def event(user_id: str, kind: Any, article_id: str = "", **fields: Any) -> Event
     """An event of this moment unless told otherwise."""
     at = fields.pop("at", now_ms())
     return Event(user_id=user_id, kind=kind, at=at, article_id=article_id, **fields)
+
+
+def _cause(state: Seen) -> Cause | None:
+    assert state.value is not None
+    return decode_user(state.value).windows.cause
 
 
 def totals_of(records: Sequence[Seen]) -> dict[int, PartitionTotals]:

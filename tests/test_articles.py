@@ -162,7 +162,7 @@ def test_only_what_is_finished_without_a_gap_is_committed_and_a_kill_repeats_not
     written = [record.key for record in vectors(pipeline)]
     assert len(written) == len(set(written)) == 600, "each was written once"
     assert worker.metric("stoppress_article_records_total", outcome="skipped") >= 100
-    assert [letter.offset for letter in letters(pipeline.settings, pipeline.topics.dead_letters)] == [bad.offset]
+    assert [letter.offset for letter in letters(pipeline.settings, pipeline.topics)] == [bad.offset]
 
 
 def test_an_older_version_never_follows_a_newer_one_also_after_a_kill(pipeline: Pipeline) -> None:
@@ -246,7 +246,7 @@ def test_bad_articles_are_dead_letters_with_a_reason_and_large_ones_are_embedded
     pipeline.article("large", "Minutes of the meeting", body="All that was said. " * 270_000)
     pipeline.until_embedded("large")
     found = {
-        letter.key: letter for letter in letters(pipeline.settings, pipeline.topics.dead_letters)
+        letter.key: letter for letter in letters(pipeline.settings, pipeline.topics)
     }  # fmt: skip
     for name, (value, reason) in bad.items():
         letter = found[name.encode()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,8 @@ from contract.records import ArticleRecord, decode_article
 from contract.settings import load
 from contract.topics import Topics
 from encoders.text import TextEncoder
+from streams.record import Record
+from streams.restore import Restore
 
 DAY = 86_400_000
 NOW = 1_750_000_000_000
@@ -61,6 +63,19 @@ class Line:
 
     def headers(self) -> list[tuple[str, bytes]] | None:
         return list(self.with_headers)
+
+
+class Restored(Restore):
+    """The one partition's log of vectors, as it is restored from."""
+
+    def __init__(self, committed: int, written: Sequence[Line]) -> None:
+        self.committed = {0: committed}
+        self._unreadable = {}
+        self._written = written
+
+    def read(self, topic: str, put: Callable[[Record], None]) -> None:
+        for record in self._written:
+            put(record)
 
 
 class Letters(TextEncoder):
@@ -116,7 +131,7 @@ class Worker:
     def crash(self) -> None:
         """Lose all that is not in a log."""
         self.desk = Desk(SETTINGS, TOPICS, self.encoder)
-        self.desk.published.load({0: self.committed}, self.written)
+        self.desk.restore(Restored(self.committed, self.written))
         self.position = self.committed
         self.batch: list[object] = []
         self.running = Runner(self.encoder, Bounds(4, 100, 0.0))
@@ -344,7 +359,7 @@ def test_a_dead_letter_is_written_with_the_commit_of_its_offset_and_only_then() 
 
 def run(*titles: str) -> Embedded:
     desk = Desk(SETTINGS, TOPICS, encoder := Letters())
-    desk.published.load({0: 0}, [])
+    desk.restore(Restored(0, []))
     desk.take_records([line(i, title, title) for i, title in enumerate(titles)], NOW)
     runner = Runner(encoder, Bounds(64, 512, 0.0))
     runner.start(desk.take_batch(64, 512, NOW))

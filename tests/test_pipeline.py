@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from contract.messages import POPULAR, List, ShownItem, decode
+from contract.messages import POPULAR, List, decode
 from streams.local_broker import LocalBroker
 from tests.pipeline import Pipeline, Worker, await_true, now_ms, pipeline_on
 
@@ -125,7 +125,7 @@ def test_a_publication_reaches_whom_it_concerns(running: Running) -> None:
 
 
 def test_a_withdrawn_article_leaves_every_list_and_the_feed(running: Running) -> None:
-    running.pipeline.article("space-gone", "Spacecraft sends pictures of a distant planet and its moons")
+    running.pipeline.article("space-gone", "Telescope finds water vapour on three distant planets")
     for user_id in ("star", "moon"):
         assert "space-gone" in ids(running.reader(user_id, "space-0"))
     sent = running.pipeline.withdraw("space-gone")
@@ -138,7 +138,7 @@ def test_a_withdrawn_article_leaves_every_list_and_the_feed(running: Running) ->
 
 
 def test_an_article_that_an_editor_holds_leaves_every_list_and_returns(running: Running) -> None:
-    title = "Bread rolls for breakfast: a quick recipe with yeast dough"
+    title = "A simple recipe for sourdough bread with wheat flour"
     running.pipeline.article("bread-held", title)
     assert "bread-held" in ids(running.reader("baker", "kitchen-0"))
     sent = running.pipeline.article("bread-held", title, placement="held")
@@ -156,7 +156,7 @@ def test_an_article_that_an_editor_holds_leaves_every_list_and_returns(running: 
 def test_an_article_expires_at_its_time(running: Running) -> None:
     running.reader("late", "football-0")
     expires_at = now_ms() + 3000
-    running.pipeline.article("football-live", "Live: the cup final, goal by goal", expires_at=expires_at)
+    running.pipeline.article("football-live", "Live: late goal sends United into the cup final", expires_at=expires_at)
     running.pipeline.until_list("late", lambda x: "football-live" in ids(x), "with the live ticker")
     shown = running.pipeline.until_list("late", lambda x: x.cause.kind == "withdrawal", "after the expiry")
     assert shown.cause.id == "football-live"
@@ -169,7 +169,7 @@ def test_an_embargo_ends_at_its_time(running: Running) -> None:
     running.reader("early", "space-0")
     published_at = now_ms() + 2500
     running.pipeline.article(
-        "space-embargo", "Space agency names the astronauts of its next flight", published_at=published_at
+        "space-embargo", "Telescope finds water vapour on a second distant planet", published_at=published_at
     )
     running.pipeline.until_embedded("space-embargo")
     shown = running.pipeline.until_list("early", lambda x: "space-embargo" in ids(x), "with the embargoed article")
@@ -208,18 +208,17 @@ def test_forget_takes_the_list_and_the_state_away(running: Running) -> None:
 
 def test_a_list_that_stays_as_it_was_is_not_published_again(running: Running) -> None:
     running.reader("steady", "kitchen-1")
-    partition = running.pipeline.partition("steady")
-    neighbour = next(u for u in map("neighbour-{}".format, range(100)) if running.pipeline.partition(u) == partition)
-    lists = running.pipeline.records(running.pipeline.topics.recommendations)
-    running.pipeline.event("steady", "like", "kitchen-1", event_id="like 1")
-    ranked = running.ranker.metric("stoppress_ranked_users_total")
-    running.reader(neighbour, "kitchen-1")
-    before = len([r for r in lists.to_the_end() if r.key == b"steady"])
-    running.pipeline.event("steady", "like", "kitchen-1", event_id="like 2")
-    running.pipeline.event("steady", "impression", event_id="seen", shown=[ShownItem(article_id="space-0")])
-    running.reader(neighbour, "kitchen-3")
-    assert len([r for r in lists.to_the_end() if r.key == b"steady"]) == before
-    assert running.ranker.metric("stoppress_ranked_users_total") >= ranked + 2
+    likes = iter(range(100))
+
+    def lists_after_a_like() -> int:
+        """A like of the article just read moves nothing, once the click itself has been counted everywhere."""
+        event_id = f"like {next(likes)}"
+        running.pipeline.event("steady", "like", "kitchen-1", event_id=event_id)
+        running.pipeline.until_ranked("steady", event_id)
+        return sum(r.key == b"steady" for r in running.pipeline.records(lists).to_the_end())
+
+    lists = running.pipeline.topics.recommendations
+    await_true(lambda: lists_after_a_like() == lists_after_a_like(), "a like leaves the list as it was")
 
 
 def test_the_feed_serves_what_the_ranker_published(running: Running) -> None:

@@ -11,7 +11,8 @@ function svg(tag, attributes) {
 /**
  * Lines over time in a box as wide as the container and `height` pixels high (null: as high as the
  * container). Each series is {name, area}; the class of its path is `line NAME`. `draw(points, {top,
- * from, to})`: points are [x, value, value, ...]. `label(top)` names the upper end of the scale.
+ * from, to})`: points are [x, value, value, ...]. `label(top)` names the upper end of the scale, `end`
+ * the right one.
  */
 export class LineChart {
   constructor(container, series, { height, label = null }) {
@@ -31,14 +32,15 @@ export class LineChart {
       return { fill, line, dot };
     });
     this.text = svg("text", { class: "axis" });
-    this.root.append(this.text);
+    this.end = svg("text", { class: "axis", "text-anchor": "end" });
+    this.root.append(this.text, this.end);
     container.append(this.root);
     this.last = null;
     new ResizeObserver(() => this.last && this.draw(...this.last)).observe(container);
   }
 
-  draw(points, { top, from, to, step = false }) {
-    this.last = [points, { top, from, to, step }];
+  draw(points, { top, from, to, step = false, end = "" }) {
+    this.last = [points, { top, from, to, step, end }];
     const width = this.container.clientWidth;
     const h = this.height ?? this.container.clientHeight;
     if (!width || !h || points.length === 0) return;
@@ -72,6 +74,9 @@ export class LineChart {
       this.text.setAttribute("x", pad);
       this.text.setAttribute("y", Number(y(top)) + 12);
     }
+    this.end.textContent = end;
+    this.end.setAttribute("x", width - pad);
+    this.end.setAttribute("y", h - pad - 4);
   }
 }
 

@@ -4,7 +4,7 @@ import { age, cause, count, el, hue, ms } from "./format.js";
 import { explains, forget, pin } from "./why.js";
 
 const SHOWN = 12;
-const CALM_MS = 450; // between two redraws of a column that is not one's own
+const CALM_MS = 1200; // between two redraws of a column that is not one's own
 const EASE = "cubic-bezier(.2,.8,.2,1)";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -18,6 +18,7 @@ export class Column {
     this.feed = null;
     this.waiting = null;
     this.held = false;
+    this.expects = false; // an answer to one's own click
     this.drawnAt = 0;
     this.root = el("article", you ? "feed you" : "feed");
     const head = el("header");
@@ -37,10 +38,10 @@ export class Column {
     this.root.append(head, this.empty, this.list);
   }
 
-  /** Show a feed: one's own at once, another's calmly, and not while someone reads in it. */
+  /** Show a feed: the answer to one's own click at once, all else calmly, and not while someone reads in it. */
   update(feed) {
     this.waiting = feed;
-    if (this.you || !this.feed) return this.draw();
+    if (this.expects || !this.feed) return this.draw();
     if (this.held) return this.root.classList.add("held");
     if (this.timer) return;
     const wait = this.drawnAt + CALM_MS - performance.now();
@@ -52,7 +53,7 @@ export class Column {
   }
 
   hold(held) {
-    this.held = held && !this.you;
+    this.held = held;
     if (!this.held && this.waiting) this.draw();
   }
 
@@ -65,7 +66,7 @@ export class Column {
     const first = this.feed === null;
     this.feed = feed;
     this.empty.hidden = feed.items.length > 0;
-    if (this.you) this.note.textContent = feed.fallback ? "what is popular, until you click" : this.userId;
+    if (this.you) this.note.textContent = feed.fallback ? "everyone's list, so far" : this.userId;
     this.tell(feed);
     const animate = !first && !still.matches && document.visibilityState === "visible";
     const before = new Map();
@@ -97,7 +98,7 @@ export class Column {
     for (const row of rows) {
       const was = before.get(row.item.article_id);
       if (was === undefined) {
-        row.root.animate([{ opacity: 0, transform: "translateY(-10px) scale(.97)" }, { opacity: 1, transform: "none" }], { duration: 420, easing: EASE });
+        row.root.animate([{ opacity: 0, transform: "translateY(-10px) scale(.97)" }, { opacity: 1, transform: "none" }], { duration: 380, delay: 140, fill: "backwards", easing: EASE });
         row.flash();
         continue;
       }
@@ -121,11 +122,12 @@ export class Column {
     ghost.style.top = `${top + this.list.scrollTop}px`;
     row.root.remove();
     this.root.querySelector(".items").append(ghost);
-    ghost.animate([{ opacity: 0.9, transform: "none" }, { opacity: 0, transform: "translateX(-22px) scale(.97)" }], { duration: 300, easing: "ease-in" }).finished.finally(() => ghost.remove());
+    ghost.animate([{ opacity: 0.9, transform: "none" }, { opacity: 0, transform: "translateX(-16px)" }], { duration: 160, easing: "ease-in", fill: "forwards" }).finished.finally(() => ghost.remove());
   }
 
   /** Say in the head what changed the list and how fast. */
   tell(feed) {
+    if (this.onRead && feed.fallback) return this.cause.replaceChildren(el("span", "call", "Click an item: the list becomes yours"));
     if (!feed.cause) return this.cause.replaceChildren();
     const parts = [];
     if (feed.latency_ms != null && feed.latency_ms >= 0 && (feed.cause.kind === "event" || feed.cause.kind === "article")) {
@@ -182,9 +184,9 @@ export class Column {
     };
     row.flash = () => {
       root.classList.add("fresh");
-      setTimeout(() => root.classList.remove("fresh"), 1600);
+      setTimeout(() => root.classList.remove("fresh"), 1400);
     };
-    const explanation = () => row.item && { item: row.item, feed: row.feed, position: row.position, you: this.you };
+    const explanation = () => row.item && { item: row.item, feed: row.feed, position: row.position };
     const hold = (open) => this.hold(open);
     explains(root, explanation, hold);
     why.addEventListener("click", () => pin(root, explanation(), hold));

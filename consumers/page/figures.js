@@ -1,10 +1,11 @@
 // The rail: publishing, the account of every event, the kill, click-through rates, latencies.
 
 import { LineChart, roundUp } from "./charts.js";
-import { count, ms, percent, seconds } from "./format.js";
+import { count, counted, el, hue, ms, percent, seconds } from "./format.js";
 
 const id = (name) => document.getElementById(name);
 const FLIGHT_SECONDS = 90;
+const SUGGESTED = 3;
 
 function put(name, text) {
   const node = id(name);
@@ -23,7 +24,7 @@ export class Figures {
     this.suggestions = [];
     this.reachChart = new LineChart(id("reach-chart"), [{ name: "reached", area: true }], {
       height: 62,
-      label: (top) => `${count(top)} users`,
+      label: (top) => counted(top, "user"),
     });
     this.flightChart = new LineChart(id("flight-chart"), [{ name: "flight", area: true }], {
       height: 58,
@@ -33,14 +34,13 @@ export class Figures {
       height: null,
       label: (top) => percent(top),
     });
-    id("publish").addEventListener("submit", (event) => this.publish(event));
-    id("suggest").addEventListener("click", () => this.suggest());
+    id("publish").addEventListener("submit", (event) => this.typed(event));
     id("kill").addEventListener("click", () => this.kill());
   }
 
   hello({ history = [], suggestions = [], strap = "" }) {
-    this.suggestions = suggestions;
-    id("suggest").hidden = suggestions.length === 0;
+    this.suggestions = [...suggestions];
+    this.suggest();
     if (strap) put("strap", strap);
     this.flight = history.map((p) => [p.at, p.in_flight]);
     this.ctr = history.filter((p) => p.personal != null).map((p) => [p.at, p.popular, p.personal]);
@@ -48,22 +48,42 @@ export class Figures {
     id("kpis").hidden = false;
   }
 
+  /** A few headlines, each published with one click and then replaced by the next. */
   suggest() {
-    if (!this.suggestions.length) return;
-    this.suggested = ((this.suggested ?? -1) + 1) % this.suggestions.length;
-    id("headline").value = this.suggestions[this.suggested];
+    const list = id("suggestions");
+    list.hidden = this.suggestions.length === 0;
+    const shown = this.suggestions.slice(0, SUGGESTED).map((headline) => {
+      const button = el("button");
+      button.type = "button";
+      button.title = `Publish: ${headline.title}`;
+      const chip = el("span", "chip", headline.category);
+      chip.style.setProperty("--hue", hue(headline.category));
+      button.append(chip, el("span", "", headline.title));
+      button.addEventListener("click", async () => {
+        button.disabled = true;
+        if (!(await this.publish(headline))) return (button.disabled = false);
+        this.suggestions = this.suggestions.filter((other) => other !== headline);
+        this.suggest();
+      });
+      const item = el("li");
+      item.append(button);
+      return item;
+    });
+    list.replaceChildren(...shown);
   }
 
-  async publish(event) {
+  async typed(event) {
     event.preventDefault();
     const field = id("headline");
     const title = field.value.trim();
     if (!title) return field.focus();
-    const answer = await this.send("publish", { title });
-    if (!answer) return;
-    field.value = "";
-    put("reach-note", "in the log; being embedded …");
-    this.onPublished(answer.article_id);
+    if (await this.publish({ title })) field.value = "";
+  }
+
+  async publish(headline) {
+    const answer = await this.send("publish", headline);
+    if (answer) this.onPublished(answer.article_id);
+    return answer;
   }
 
   async kill() {
@@ -104,6 +124,7 @@ export class Figures {
     put("ctr-personal", percent(personal));
     put("ctr-popular", percent(popular));
     put("ctr-lift", personal && popular ? `×${(personal / popular).toFixed(2)}` : "");
+    id("ctr-lift").classList.toggle("better", personal > popular);
     if (personal == null) return;
     const last = this.ctr.at(-1);
     if (last && f.at - last[0] < 900) return;
@@ -114,18 +135,16 @@ export class Figures {
   }
 
   drawReach(reach) {
+    for (const part of ["reach-title", "reach-figure", "reach-chart"]) id(part).hidden = false;
+    put("reach-title", reach.title);
     put("reached", count(reach.users));
     id("reach").classList.toggle("live", reach.users > 0);
-    const note = reach.users
-      ? `the first after ${ms(reach.first_ms)} ms · half of them after ${ms(reach.half_ms)} ms`
-      : `published ${seconds((Date.now() - reach.at) / 1000)} ago, in nobody's list yet`;
-    put("reach-note", note);
-    const curve = reach.curve.length ? [[0, 0], ...reach.curve] : [];
-    if (curve.length) {
-      const until = Math.max(500, curve.at(-1)[0] * 1.05);
-      curve.push([until, reach.users]);
-      this.reachChart.draw(curve, { top: roundUp(reach.users), from: 0, to: until, step: true });
-    }
+    put("reach-note", reachNote(reach));
+    const curve = [[0, 0], ...reach.curve];
+    const until = Math.max(1000, curve.at(-1)[0] * 1.05);
+    const top = curve.at(-1)[1];
+    if (top) curve.push([until, top]);
+    this.reachChart.draw(curve, { top: roundUp(top), from: 0, to: until, step: true, end: seconds(until / 1000) });
     if (reach.users && this.told.reach !== reach.article_id) {
       this.told.reach = reach.article_id;
       this.say(`Your headline reached its first reader's list after ${ms(reach.first_ms)} milliseconds.`);
@@ -135,21 +154,30 @@ export class Figures {
   drawKill(kill) {
     if (!kill) return;
     const { phase } = kill;
+    const over = phase === "accounted" || phase === "failed";
     const panel = id("account");
     if (panel.dataset.phase !== phase) panel.dataset.phase = phase;
-    id("kill").disabled = phase !== "accounted";
+    id("kill").disabled = !over;
     id("recovery-seconds").hidden = false;
     put("recovery-seconds", seconds(phase === "accounted" ? kill.accounted_s : kill.down_s));
+    id("recovery-seconds").classList.toggle("failed", phase === "failed");
     put("recovery", story(kill));
     if (phase === "accounted" && this.told.kill !== kill.n) {
       this.told.kill = kill.n;
-      this.say(`The worker recovered in ${seconds(kill.ready_s)}. Nothing was lost.`);
+      this.say(`The worker recovered in ${seconds(kill.accounted_s)}. Nothing was lost.`);
     }
   }
 }
 
+function reachNote({ users, first_ms, first_second, at }) {
+  if (!users) return `published ${seconds((Date.now() - at) / 1000)} ago, in nobody's list yet`;
+  if (first_ms == null) return "the first after more than ten seconds";
+  return `the first after ${ms(first_ms)} ms · ${count(first_second)} within a second`;
+}
+
 function story({ phase, ready_s }) {
-  if (phase === "accounted") return `and all is well: nothing lost, state back after ${seconds(ready_s)}.`;
-  if (phase === "ready") return `State back after ${seconds(ready_s)}, catching up …`;
-  return "Dead. Events wait in Kafka, where they are safe.";
+  if (phase === "accounted") return "to full recovery, nothing lost";
+  if (phase === "failed") return "and not recovered; see the worker's log";
+  if (phase === "ready") return `state back after ${seconds(ready_s)}, catching up`;
+  return "dead; its events wait safely in Kafka";
 }

@@ -4,7 +4,14 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export const count = (n) => (n == null ? "–" : whole.format(n));
 export const percent = (x) => (x == null ? "–" : `${(100 * x).toFixed(1)} %`);
-export const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}`;
+
+/** With its sign, three digits; what rounds to nothing has none. */
+export function signed(x) {
+  const digits = Math.abs(x).toFixed(3);
+  return Number(digits) === 0 ? digits : `${x < 0 ? "−" : "+"}${digits}`;
+}
+
+export const counted = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
 export function ms(x) {
   if (x == null) return "–";
@@ -28,7 +35,7 @@ const CAUSES = {
   event: "after a click",
   article: "after a publication",
   withdrawal: "after a withdrawal",
-  refresh: "refreshed",
+  refresh: "in a refresh",
   start: "at start",
 };
 

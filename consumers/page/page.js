@@ -8,6 +8,7 @@ const params = new URLSearchParams(location.search);
 const feeds = document.getElementById("feeds");
 const link = document.getElementById("link");
 const columns = new Map();
+const starting = el("p", "starting");
 const you = ownId();
 const sent = new Map(); // article_id of one's own click -> when it was made
 let control = null;
@@ -34,6 +35,7 @@ async function start() {
   source.addEventListener("figures", (event) => {
     const f = JSON.parse(event.data);
     figures.update(f);
+    tellStart(f.articles);
     if (f.reach && f.reach.article_id !== marked) mark(f.reach.article_id);
   });
 }
@@ -53,7 +55,7 @@ function follow(users) {
     columns.set(user.user_id, column);
     feeds.append(column.root);
   }
-  document.body.style.setProperty("--columns", columns.size);
+  document.body.style.setProperty("--columns", control && !params.has("users") ? Math.max(4, columns.size) : columns.size);
   feed?.close();
   const source = (feed = new EventSource(`/v1/stream?users=${[...columns.keys()].map(encodeURIComponent).join(",")}`));
   source.addEventListener("open", () => linked("live", "live"));
@@ -66,6 +68,16 @@ function follow(users) {
     if (column.you) answered(list);
     if (marked) column.mark(marked);
   });
+}
+
+/** Until the first readers are there, say what they wait for. */
+function tellStart({ published, embedded }) {
+  if (columns.size > 1) return starting.remove();
+  if (!starting.isConnected) feeds.append(starting);
+  starting.replaceChildren(
+    el("b", "", published ? `${count(embedded)} of ${count(published)} articles embedded` : "The newsroom opens"),
+    el("span", "", published && embedded === published ? "The readers come in." : "The readers come once the archive is."),
+  );
 }
 
 setInterval(() => {
@@ -84,9 +96,11 @@ async function read(item, position, list) {
   if (sent.has(item.article_id)) return;
   const clicked = performance.now();
   sent.set(item.article_id, clicked);
+  columns.get(you).expects = true;
   const answer = await send("click", { user_id: you, article_id: item.article_id, list_id: list.list_id, position, reason: item.reason, source: item.source });
   if (!answer) {
     sent.delete(item.article_id);
+    columns.get(you).expects = sent.size > 0;
     columns.get(you).list.querySelector(".reading")?.classList.remove("reading");
   }
 }
@@ -99,6 +113,7 @@ function answered(list) {
     sent.delete(articleId);
     const took = Math.round(performance.now() - clicked);
     const column = columns.get(you);
+    column.expects = sent.size > 0;
     column.cause.replaceChildren(el("b", "", `${count(took)} ms`), el("span", "", "from your click to this list"));
     column.root.classList.remove("answered");
     void column.root.offsetWidth; // restarts the animation

@@ -7,7 +7,7 @@ let shownFor = null;
 let pinned = false;
 let timer = 0;
 
-/** Let `item` (an element) explain what `explain()` returns: {item, feed, you}. `onOpen(open)` is told. */
+/** Let `item` (an element) explain what `explain()` returns: {item, feed, position}. `onOpen(open)` is told. */
 export function explains(element, explain, onOpen) {
   const open = () => show(element, explain(), onOpen);
   element.addEventListener("pointerenter", (event) => {
@@ -57,7 +57,7 @@ function show(element, explanation, onOpen) {
   onOpen(true);
 }
 
-function fill({ item, feed, you, position }) {
+function fill({ item, feed, position }) {
   const meta = el("p", "meta");
   const chip = el("span", "chip", item.category || "news");
   chip.style.setProperty("--hue", hue(item.category));
@@ -67,16 +67,26 @@ function fill({ item, feed, you, position }) {
   if (item.abstract) nodes.push(el("p", "abstract", item.abstract));
   if (item.reason) nodes.push(el("p", "reason", reason(item.reason)));
   nodes.push(parts(item));
-  const from = [`place ${position}`, item.source && `found by ${item.source}`, feed.cause && `ranked ${cause(feed.cause.kind)}`];
+  const from = [`place ${position}`, item.source && `found among the ${item.source}`, feed.cause && `ranked ${cause(feed.cause.kind)}`];
   nodes.push(el("p", "foot", from.filter(Boolean).join(" · ")));
-  if (/^https?:\/\//i.test(item.url)) {
-    const link = el("a", "link", you ? "Open the article" : "Open");
+  if (opens(item.url)) {
+    const link = el("a", "link", "Open the article");
     link.href = item.url;
     link.target = "_blank";
     link.rel = "noreferrer noopener";
     nodes.push(link);
   }
   card.replaceChildren(...nodes);
+}
+
+/** Whether a link leads somewhere; hosts in .example are reserved for invented ones. */
+function opens(url) {
+  try {
+    const { protocol, hostname } = new URL(url);
+    return /^https?:$/.test(protocol) && !hostname.endsWith(".example");
+  } catch {
+    return false;
+  }
 }
 
 function parts(item) {

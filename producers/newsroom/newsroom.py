@@ -11,7 +11,7 @@ from pathlib import Path
 from contract.errors import SettingsError
 from contract.messages import Article, encode
 from producers.newsroom.grammar import Told
-from producers.newsroom.storylines import CATEGORIES, storylines
+from producers.newsroom.storylines import CATEGORIES, Storyline, storylines
 
 _HOUR_MS = 3_600_000
 _SOURCES = {
@@ -26,6 +26,7 @@ _BYLINES = (
 )  # fmt: skip
 _CATEGORY_SHARES = dict(zip(CATEGORIES, (0.17, 0.12, 0.16, 0.09, 0.07, 0.08, 0.09, 0.07, 0.06, 0.09), strict=True))
 _FOLLOW_UP = 0.35
+_LOOSELY_TAGGED = 0.3
 _REMEMBERED = 60
 
 
@@ -48,6 +49,7 @@ class Newsroom:
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self._draw = random.Random(f"newsroom {seed}")
+        self._tagging = random.Random(f"tags {seed}")
         self._lines = storylines()
         sizes = {category: sum(line.category == category for line in self._lines) for category in CATEGORIES}
         self._weights = [
@@ -79,7 +81,7 @@ class Newsroom:
                 body=body,
                 url=f"https://news.example/{line.category}/a{digest}",
                 category=line.category,
-                tags=list(line.tags),
+                tags=self._tags(line),
                 entities=entities,
                 authors=draw.sample(_BYLINES, draw.choices((1, 2), (0.85, 0.15))[0]),
                 source=draw.choices(tuple(_SOURCES), tuple(_SOURCES.values()))[0],
@@ -105,6 +107,14 @@ class Newsroom:
             line_id = self._draw.choices(range(len(self._lines)), self._weights)[0]
         self._recent.append(line_id)
         return line_id
+
+    def _tags(self, line: Storyline) -> list[str]:
+        """As people tag: one or more of the line's tags, at times one that belongs to another of its category."""
+        tags = self._tagging.sample(line.tags, self._tagging.randint(1, len(line.tags)))
+        if self._tagging.random() < _LOOSELY_TAGGED:
+            other = self._tagging.choice([one for one in self._lines if one.category == line.category])
+            tags.append(self._tagging.choice(other.tags))
+        return list(dict.fromkeys(tags))
 
     def _fresh_title(self, told: Told) -> str:
         for _ in range(40):

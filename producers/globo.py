@@ -1,0 +1,72 @@
+"""Globo.com's click logs as structs: ``clicks*.csv``, gzipped or not, in one folder.
+
+A header line names the columns; ``user_id``, ``click_article_id`` and ``click_timestamp`` (epoch ms) are needed.
+A line that cannot be used is handed to ``on_broken`` with its place and what is wrong, and left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from contract.errors import SetupError
+from producers.broken_lines import BrokenLine, OnBroken
+
+COLUMNS = ("user_id", "click_article_id", "click_timestamp")
+
+
+class Click(msgspec.Struct, frozen=True):
+    """One click; ``at`` in epoch ms."""
+
+    user_id: str
+    article_id: str
+    at: int
+
+
+def read_clicks(folder: Path, on_broken: OnBroken) -> Iterator[Click]:
+    """Yield the clicks of all files, by the files' names and in each file's order; reads as it goes.
+
+    Raises :class:`SetupError` where there is no such file, or one lacks a column or cannot be read.
+    """
+    files = sorted([*folder.glob("clicks*.csv"), *folder.glob("clicks*.csv.gz")])
+    if not files:
+        raise SetupError(f"{folder} holds no clicks*.csv or clicks*.csv.gz; a folder in Globo's format has them")
+    for path in files:
+        try:
+            with _open(path) as file:
+                yield from _clicks(path.name, file, on_broken)
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+            raise SetupError(f"cannot read {path}: {error}") from None
+
+
+def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
+    rows = csv.reader(file)
+    header = next(rows, [])
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise SetupError(f"{name} has no column {missing[0]!r} in its first line; Globo's click logs have it")
+    places = [header.index(column) for column in COLUMNS]
+    for row in rows:
+        if not row:
+            continue
+        try:
+            user_id, article_id, at = (row[place] for place in places)
+            if not user_id or not article_id:
+                raise ValueError("the user or the article is empty")
+            yield Click(user_id, article_id, int(at))
+        except IndexError:
+            on_broken(BrokenLine(name, rows.line_num, f"{len(row)} columns where the first line has {len(header)}"))
+        except ValueError as error:
+            on_broken(BrokenLine(name, rows.line_num, str(error)))
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")

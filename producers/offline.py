@@ -1,0 +1,183 @@
+"""The simulation without Kafka: the same newsroom and users, the fold and the ranking in this process.
+
+Time runs as fast as it is computed, so days can be looked at: how popularity is spread, how long
+articles live. The same seed gives the same figures. Article vectors are made of the articles' words
+by chance (:class:`WordVectors`), so that no encoder is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.messages import POPULAR, Article, Event, ShownItem
+from contract.records import ArticleMeta, ArticleRecord
+from encoders.articles import ArticleTable, hash64
+from encoders.decay import Decay
+from encoders.fold import STATS_HALF_LIFE_MS, Arrival, Fold, FoldLimits
+from encoders.user_state import PartitionState
+from producers.audience import Audience, Viewed
+from producers.newsroom import Newsroom, rhythm
+from producers.simulated_users import Ints
+from ranking.catalogue import Catalogue, z_scores
+from ranking.popularity import Popularity
+from ranking.readers import ReaderTable
+from ranking.scoring import Weights, rank
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+TICK_MS = 10 * 60_000
+START_MS = 1_790_000_000_000 // DAY_MS * DAY_MS
+DIMS = 96
+LONG_HALF_LIFE_MS, SHORT_HALF_LIFE_MS = 720 * HOUR_MS, 2 * HOUR_MS
+VIEWS_A_DAY = 1.8
+"""Of a user, on average."""
+ARCHIVE_DAYS = 2
+
+Found = tuple[Ints, Ints]
+"""Users, and the article that each read without a list."""
+Look = Callable[[Ints, int, Viewed, Viewed, Found], None]
+"""Is told who looked, when (epoch ms), what came of it in the two arms (own lists, the popular list), and elsewhere."""
+
+
+class WordVectors:
+    """Unit vectors of texts: each word has a direction drawn by its hash, rare words weigh more."""
+
+    def __init__(self, texts: Iterable[str], dims: int = DIMS) -> None:
+        """``texts``: what is rare is learned from these, and where their middle lies."""
+        self._dims = dims
+        self._directions: dict[str, NDArray[np.float64]] = {}
+        words = [self._words(text) for text in texts]
+        self._seen = Counter(word for text in words for word in text)
+        self._texts = len(words)
+        self._middle = np.mean([self._sum(text) for text in words], axis=0)
+
+    def __call__(self, text: str) -> NDArray[np.float32]:
+        """float32 ``[dims]``."""
+        vector = self._sum(self._words(text)) - self._middle
+        unit: NDArray[np.float32] = (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
+        return unit
+
+    def _words(self, text: str) -> list[str]:
+        return sorted(set(re.findall(r"\w+", text.lower())))
+
+    def _sum(self, words: Sequence[str]) -> NDArray[np.float64]:
+        total = np.zeros(self._dims)
+        for word in words:
+            if word not in self._directions:
+                self._directions[word] = np.random.default_rng(hash64(word)).normal(size=self._dims)
+            total += np.log((1 + self._texts) / (1 + self._seen[word])) * self._directions[word]
+        return total / max(float(np.linalg.norm(total)), 1e-9)
+
+
+class Site:
+    """Events in, lists out: the users worker's fold and the ranker's ranking, in one partition."""
+
+    def __init__(self, users: Sequence[str], length: int, weights: Weights | None = None) -> None:
+        self._model = Decay(DIMS, LONG_HALF_LIFE_MS, SHORT_HALF_LIFE_MS)
+        self._state = PartitionState(0)
+        self._articles = ArticleTable(DIMS)
+        self._popularity = Popularity(1, STATS_HALF_LIFE_MS)
+        self._readers = ReaderTable(DIMS, length)
+        self._rows = [self._readers.add(user_id, 0) for user_id in (*users, POPULAR)]
+        self._weights = weights or Weights()
+        self._users = users
+        self._length = length
+        self._arrivals: list[Arrival] = []
+        self._offset = 0
+
+    def publish(self, index: int, vector: NDArray[np.float32], published_at: int) -> None:
+        """Take in the article ``index``; they come in the order of their indexes."""
+        row = self._articles.put(str(index), ArticleRecord(vector, published_at, 0, published_at, ArticleMeta()))
+        assert row == index
+
+    def take(self, users: Ints, viewed: Viewed, elsewhere: Found, now: int) -> None:
+        """Send what was seen and clicked at ``now``, in lists and elsewhere, and fold it."""
+        for row, user in enumerate(users.tolist()):
+            user_id, articles = self._users[user], viewed.lists[row]
+            places = np.flatnonzero(viewed.seen[row])
+            shown = [ShownItem(article_id=str(articles[place]), position=int(place)) for place in places]
+            self._arrive(Event(user_id=user_id, kind="impression", at=now, shown=shown))
+            for place in np.flatnonzero(viewed.clicked[row]):
+                self._arrive(Event(user_id=user_id, kind="click", at=now, article_id=str(articles[place])))
+        for user, article in zip(*(column.tolist() for column in elsewhere), strict=True):
+            self._arrive(Event(user_id=self._users[user], kind="click", at=now, article_id=str(article)))
+        fold = Fold(self._state, self._articles, self._model, FoldLimits())
+        fold.settle([])
+        fold.take(self._arrivals)
+        fold.finish()
+        fold.adopt()
+        for article_id, stats in fold.stats.items():
+            self._popularity.put(0, article_id, stats)
+        records = {user_id: state.to_record() for user_id, state in fold.users.items() if state is not None}
+        self._readers.put(
+            [self._readers.add(user_id, 0) for user_id in records],
+            [record.windows for record in records.values()],
+            self._model.query(np.stack([record.vector for record in records.values()])),
+        )
+        self._arrivals = []
+
+    def lists(self, users: Ints, now: int) -> tuple[Ints, Ints]:
+        """Rank at ``now``: the lists of ``users``, ``[n, length]``, and the popular one ``[length]``; -1: none."""
+        articles = self._articles
+        rows = np.flatnonzero(articles.listed & (articles.published_at <= now))
+        ids = [articles.ids[row] for row in rows]
+        rates = self._popularity.click_through_rates(ids, now)
+        catalogue = Catalogue(
+            ids, articles.vectors[rows], articles.hashes[rows], articles.published_at[rows], z_scores(rates)
+        )
+        readers = self._readers.readers([self._rows[user] for user in (*users.tolist(), -1)])
+        places = rank(readers, catalogue, self._weights, self._length, now).places
+        lists = np.where(places >= 0, rows[places], -1)
+        return lists[:-1], lists[-1]
+
+    def _arrive(self, event: Event) -> None:
+        self._arrivals.append(Arrival(self._offset, event.at, event, b""))
+        self._offset += 1
+
+
+def simulate_days(
+    *,
+    users: int,
+    days: int,
+    articles_a_day: int,
+    seed: int,
+    on_look: Look,
+    taste: bool = True,
+    length: int = 20,
+) -> Audience:
+    """Let ``users`` live through ``days`` of news, by the day's rhythm; those of two days more are out before.
+
+    ``on_look`` is told of everything; ``length`` is that of a list. Blocks; returns the audience with its judgement.
+    """
+    audience = Audience(users, length, seed=seed, taste=taste)
+    site = Site([f"user-{number:05d}" for number in range(users)], length)
+    written_days = ARCHIVE_DAYS + days
+    end = START_MS + days * DAY_MS
+    written = Newsroom(seed).archive(articles_a_day * written_days, end, hours=24.0 * written_days)
+    vectors = WordVectors(_text(article) for article, _ in written[:articles_a_day])
+    for article, line in written:
+        index = audience.add_article(line, article.published_at)
+        site.publish(index, vectors(_text(article)), article.published_at)
+    owed = 0.0
+    for now in range(START_MS, end, TICK_MS):
+        owed += users * VIEWS_A_DAY * TICK_MS / DAY_MS * rhythm(now)
+        looking = audience.users.who_looks(int(owed))
+        owed %= 1.0
+        if not len(looking):
+            continue
+        lists, popular = site.lists(looking, now)
+        audience.see_popular(popular, now)
+        personal, other = audience.look(looking, lists, np.ones(len(looking), np.bool_), now)
+        elsewhere = audience.read_elsewhere(looking, now)
+        site.take(looking, personal, elsewhere, now)
+        on_look(looking, now, personal, other, elsewhere)
+    return audience
+
+
+def _text(article: Article) -> str:
+    return f"{article.title} {article.abstract} {article.body}"

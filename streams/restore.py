@@ -1,0 +1,49 @@
+"""The changelogs of some partitions, read to their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from contract.errors import UnreadableState
+from contract.settings import Settings
+from streams.health import Pulse
+from streams.record import Record
+from streams.table import read_to_end
+
+
+class Restore:
+    """One restore of the partitions in ``committed``, by partition number the offset to go on from.
+
+    A record that cannot be read does not end it: its partition is ``damaged`` afterwards, unless a
+    later record of the same key takes its place.
+    """
+
+    def __init__(self, settings: Settings, committed: Mapping[int, int], *, name: str, pulse: Pulse) -> None:
+        self.committed = committed
+        self.records = 0
+        self._settings = settings
+        self._name = f"{name}.restore"
+        self._pulse = pulse
+        self._unreadable: dict[tuple[str, int, bytes | None], str] = {}
+
+    @property
+    def damaged(self) -> dict[int, str]:
+        """By partition, the place of a record that cannot be read and what is wrong with it."""
+        return {partition: message for (_, partition, _), message in self._unreadable.items()}
+
+    def read(self, topic: str, put: Callable[[Record], None]) -> None:
+        """Hand every committed record of ``topic`` in these partitions to ``put``; blocks.
+
+        ``put`` raises :class:`UnreadableState` for what it cannot take.
+        """
+        partitions = list(self.committed)
+        for record in read_to_end(self._settings, topic, name=self._name, partitions=partitions, pulse=self._pulse):
+            self.records += 1
+            try:
+                put(record)
+            except UnreadableState as error:
+                place = f"{topic}[{record.partition()}]@{record.offset()}"
+                self._unreadable[topic, record.partition(), record.key()] = f"{place}: {error}"
+            else:
+                if self._unreadable:
+                    self._unreadable.pop((topic, record.partition(), record.key()), None)

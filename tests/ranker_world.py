@@ -1,0 +1,148 @@
+"""The ranker's tables without Kafka around them: articles, states and lists as records that a test makes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from consumers.article_view import ArticleChange
+from consumers.ranker_catalogue import CatalogueChange, FreshArticles
+from consumers.ranker_lists import Publication, RankerLists
+from contract.messages import POPULAR, Cause, List, Placement
+from contract.murmur2 import partition_of
+from contract.records import ArticleMeta, ArticleRecord, ArticleStats, UserRecord, Windows, encode_user
+from contract.settings import Settings, load
+from contract.topics import Topics
+from encoders.articles import ArticleTable, hash64
+from encoders.decay import Decay
+from ranking.popularity import Popularity
+
+HOUR = 3_600_000
+NOW = 1_750_000_000_000
+DIMS = 4
+MODEL = Decay(DIMS, 48 * HOUR, 2 * HOUR)
+POPULAR_PARTITION = partition_of(POPULAR.encode(), 2)
+PARTITION = 1 - POPULAR_PARTITION
+"""Where users live unless told otherwise."""
+Vector = tuple[float, float, float, float]
+NORTH, EAST, WEST = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0)
+NOWHERE = (0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record as a topic holds it."""
+
+    key_text: str
+    content: bytes | None
+    at_partition: int = PARTITION
+    at_offset: int = 0
+
+    def topic(self) -> str:
+        return "made-by-a-test"
+
+    def partition(self) -> int:
+        return self.at_partition
+
+    def offset(self) -> int:
+        return self.at_offset
+
+    def key(self) -> bytes | None:
+        return self.key_text.encode()
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, NOW
+
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return None
+
+
+def a_state(
+    interest: Vector, *, cause: Cause | None = None, read: Sequence[str] = (), shown: dict[str, int] | None = None
+) -> bytes:
+    """The value under a user's key in ``user-vectors``; both interests point the same way."""
+    windows = Windows(
+        read=np.array([hash64(article_id) for article_id in read], np.uint64).tobytes(),
+        shown=np.array([hash64(article_id) for article_id in shown or {}], np.uint64).tobytes(),
+        shown_counts=bytes((shown or {}).values()),
+        cause=cause,
+    )
+    return encode_user(UserRecord(np.array([*interest, *interest], np.float32), 0, 1, 0, NOW, NOW, windows))
+
+
+def clicked(at: int = NOW, event_id: str = "") -> Cause:
+    return Cause(kind="event", id=event_id, at=at)
+
+
+class World:
+    """Tables of a ranker that owns ``owned``, with a clock that stands still until a test moves it."""
+
+    def __init__(self, owned: Iterable[int] = (PARTITION,), **values: object) -> None:
+        chosen = {"partitions": 2, "list_length": 3, **values}
+        self.settings: Settings = load([f"{name}={value}" for name, value in chosen.items()], environ={})
+        self.table = ArticleTable(DIMS)
+        self.popularity = Popularity(self.settings.partitions, 6 * HOUR)
+        self.fresh = FreshArticles(self.settings, self.table, self.popularity)
+        self.topics = Topics(self.settings, "00000000")
+        self.lists = RankerLists(self.settings, self.topics, MODEL, self.fresh)
+        self.own(owned)
+        self.now = NOW
+
+    def own(self, partitions: Iterable[int]) -> None:
+        self.lists._owned.update(partitions)
+
+    def article(
+        self, article_id: str, vector: Vector, *, at: int = NOW - 1000, published_at: int = NOW - HOUR,
+        expires_at: int = 0, placement: Placement = "auto",
+    ) -> ArticleChange:  # fmt: skip
+        """Put an article into the table; return the change for the ranker to take."""
+        record = ArticleRecord(
+            np.array(vector, np.float32), published_at, expires_at, at, ArticleMeta(placement=placement)
+        )
+        return ArticleChange(article_id, self.table.put(article_id, record), at)
+
+    def gone(self, article_id: str, at: int = NOW) -> ArticleChange:
+        self.table.withdraw(article_id)
+        return ArticleChange(article_id, None, at)
+
+    def take_articles(self, *changes: ArticleChange) -> None:
+        self.lists.take_articles(changes, self.now)
+
+    def refresh(self, *changes: ArticleChange) -> CatalogueChange:
+        return self.fresh.refresh(changes, self.now)
+
+    def take_users(self, *records: Row) -> None:
+        self.lists.take_users(records, self.now)
+
+    def user(
+        self, user_id: str, interest: Vector = NORTH, cause: Cause | None = None, *, partition: int = PARTITION,
+        read: Sequence[str] = (), shown: dict[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Take in a user's state."""
+        self.take_users(Row(user_id, a_state(interest, cause=cause, read=read, shown=shown), partition))
+
+    def counted(self, article_id: str, impressions: float, clicks: float, partition: int = 0) -> None:
+        self.popularity.put(partition, article_id, ArticleStats(self.now, impressions, clicks))
+
+    def later(self, ms: int) -> None:
+        self.now += ms
+
+    def rank(self) -> list[Publication]:
+        """Rank who is due now; return what is to be published."""
+        return list(self.lists.rank(self.lists.due(self.now), self.now))
+
+    def published(self) -> dict[str, List | None]:
+        """The same by user."""
+        publications = self.rank()
+        assert len({p.user_id for p in publications}) == len(publications)
+        return {p.user_id: p.result for p in publications}
+
+
+def ids(shown: List | None) -> list[str]:
+    assert shown is not None
+    return [item.article_id for item in shown.items]

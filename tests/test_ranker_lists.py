@@ -1,0 +1,356 @@
+"""Whose list is due and why, and what it is to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumers import ranker_lists
+from contract.messages import POPULAR
+from tests.ranker_world import (
+    EAST,
+    NORTH,
+    NOW,
+    NOWHERE,
+    PARTITION,
+    POPULAR_PARTITION,
+    WEST,
+    Row,
+    World,
+    a_state,
+    clicked,
+    ids,
+)  # fmt: skip
+
+NEAR_NORTH, NORTH_EAST = (0.9, 0.3, -0.3, 0.0), (0.8, 0.6, 0.0, 0.0)
+
+
+@pytest.fixture
+def world() -> World:
+    """Four articles, three of which fit into a list."""
+    world = World(explain=True)
+    world.take_articles(
+        world.article("north", NORTH), world.article("north-east", NORTH_EAST),
+        world.article("east", EAST), world.article("west", WEST),
+    )  # fmt: skip
+    return world
+
+
+def settled(world: World, **interests: tuple[float, float, float, float]) -> None:
+    """Users who have their list."""
+    for user_id, interest in interests.items():
+        world.user(user_id, interest, clicked())
+    assert world.published().keys() == interests.keys()
+
+
+def test_an_event_brings_a_list_with_its_cause(world: World) -> None:
+    world.user("ann", NORTH, clicked(NOW - 5, "click 7"))
+    (publication,) = world.rank()
+    shown = publication.result
+    assert shown is not None
+    assert (publication.user_id, publication.partition) == ("ann", PARTITION)
+    assert ids(shown) == ["north", "north-east", "west"] or ids(shown) == ["north", "north-east", "east"]
+    assert shown.cause == clicked(NOW - 5, "click 7")
+    assert (shown.user_id, shown.generation, shown.generated_at) == ("ann", "00000000", NOW)
+    assert not shown.fallback
+    assert world.rank() == []
+
+
+def test_an_item_says_why_it_is_there(world: World) -> None:
+    world.counted("west", impressions=100, clicks=90)
+    world.later(1000)
+    world.take_articles()
+    world.user("ann", NORTH, clicked())
+    items = {item.article_id: item for item in world.published()["ann"].items}  # type: ignore[union-attr]
+    assert (items["north"].reason, items["north"].source) == ("interest", "similar")
+    assert (items["west"].reason, items["west"].source) == ("popular", "popular")
+    for item in items.values():
+        assert list(item.parts) == ["long", "short", "popularity", "freshness", "fatigue"]
+        assert sum(item.parts.values()) == pytest.approx(item.score, abs=5e-4)
+        assert item.score == round(item.score, 4)
+
+
+def test_the_parts_are_left_out_unless_asked_for() -> None:
+    world = World(explain=False)
+    world.take_articles(world.article("north", NORTH))
+    world.user("ann", NORTH, clicked())
+    assert [item.parts for item in world.published()["ann"].items] == [{}]  # type: ignore[union-attr]
+
+
+def test_what_was_read_is_not_listed_and_what_was_shown_often_sinks(world: World) -> None:
+    world.user("ann", NORTH, clicked(), read=["north"])
+    world.user("bob", NORTH, clicked(), shown={"north": 9})
+    published = world.published()
+    assert "north" not in ids(published["ann"])
+    assert "north" not in ids(published["bob"])
+
+
+def test_a_list_that_stays_as_it_was_is_not_published_again(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.user("ann", NORTH, clicked(NOW + 1))
+    assert world.lists.put_off() == 1
+    assert world.rank() == []
+    assert world.lists.put_off() == 0
+    world.user("ann", EAST, clicked(NOW + 2))
+    assert ids(world.published()["ann"])[0] == "east"
+
+
+def test_several_changes_of_a_user_are_one_ranking_with_the_oldest_cause(world: World) -> None:
+    world.take_users(
+        *(Row("ann", a_state(where, cause=clicked(NOW + at))) for where, at in ((EAST, 2), (WEST, 1), (NORTH, 3)))
+    )
+    (publication,) = world.rank()
+    assert publication.result is not None
+    assert publication.result.cause == clicked(NOW + 1)
+    assert ids(publication.result)[0] == "north"
+
+
+def test_a_state_without_a_cause_waits_for_the_slow_refresh(world: World) -> None:
+    world.user("ann", NORTH)
+    assert world.rank() == []
+    world.later(round(world.settings.refresh_seconds * 1000))
+    assert world.rank() == []
+    world.later(1)
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert shown.cause.kind == "refresh"
+    assert ids(shown)[0] == "north"
+
+
+def test_of_whom_nothing_is_known_the_list_is_a_fallback(world: World) -> None:
+    world.user("ann", NOWHERE, clicked())
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert shown.fallback
+    assert len(shown.items) == 3
+
+
+def test_a_publication_brings_lists_to_whom_it_concerns_and_nobody_else(world: World) -> None:
+    settled(world, ann=NORTH, eve=WEST)
+    world.take_articles(world.article("news", NEAR_NORTH, at=NOW + 3))
+    published = world.published()
+    assert published.keys() == {"ann"}
+    shown = published["ann"]
+    assert shown is not None
+    assert "news" in ids(shown)
+    assert (shown.cause.kind, shown.cause.id, shown.cause.at) == ("article", "news", NOW + 3)
+
+
+def test_of_several_publications_the_oldest_that_enters_is_the_cause(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.take_articles(
+        world.article("late", NORTH, at=NOW + 3), world.article("far", (-1, 0, 0, 0), at=NOW + 1),
+        world.article("early", NORTH, at=NOW + 2),
+    )  # fmt: skip
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert shown.cause.id == "early"
+    assert {"late", "early"} <= set(ids(shown))
+
+
+def test_an_article_read_before_it_was_published_here_concerns_nobody(world: World) -> None:
+    world.user("ann", NORTH, clicked(), read=["news"])
+    world.published()
+    world.take_articles(world.article("news", NORTH))
+    assert world.rank() == []
+
+
+def test_a_withdrawal_brings_new_lists_to_those_who_had_it_and_nobody_else(world: World) -> None:
+    settled(world, ann=NORTH, eve=WEST)
+    world.take_articles(world.gone("north", NOW + 4))
+    published = world.published()
+    holders = {user_id for user_id, shown in published.items() if shown is not None}
+    assert "ann" in holders
+    for shown in published.values():
+        assert shown is not None
+        assert (shown.cause.kind, shown.cause.id, shown.cause.at) == ("withdrawal", "north", NOW + 4)
+        assert "north" not in ids(shown)
+    world.take_articles(world.gone("unknown"))
+    assert world.rank() == []
+
+
+def test_of_several_withdrawals_the_oldest_in_the_list_is_the_cause(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.take_articles(world.gone("north", NOW + 4), world.gone("north-east", NOW + 3))
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert (shown.cause.id, shown.cause.at) == ("north-east", NOW + 3)
+
+
+def test_a_withdrawal_overtakes_events_and_both_are_one_ranking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(world, ann=NORTH, bob=NORTH)
+    monkeypatch.setattr(ranker_lists, "BATCH_USERS", 1)
+    world.user("eve", WEST, clicked(NOW + 1))
+    world.user("bob", EAST, clicked(NOW + 2))
+    world.take_articles(world.gone("north", NOW + 3))
+    causes = {}
+    for _ in range(3):
+        for user_id, shown in world.published().items():
+            assert shown is not None
+            causes[user_id] = (shown.cause.kind, shown.cause.at)
+    assert list(causes.items()) == [
+        ("ann", ("withdrawal", NOW + 3)), ("bob", ("event", NOW + 2)), ("eve", ("event", NOW + 1)),
+    ] or list(causes.items()) == [
+        ("bob", ("event", NOW + 2)), ("ann", ("withdrawal", NOW + 3)), ("eve", ("event", NOW + 1)),
+    ]  # fmt: skip
+
+
+def test_a_correction_reaches_those_who_had_the_article_though_it_is_no_longer_theirs(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.take_articles(world.article("north", (-1, 0, 0, 0), at=NOW + 4))
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert "north" not in ids(shown)
+    assert (shown.cause.kind, shown.cause.id, shown.cause.at) == ("article", "north", NOW + 4)
+
+
+def test_a_correction_that_changes_no_list_is_no_publication(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.take_articles(world.article("north", NORTH, at=NOW + 4))
+    assert world.lists.put_off() == 1
+    assert world.rank() == []
+
+
+def test_who_has_read_everything_gets_an_empty_list_in_place_of_the_old(world: World) -> None:
+    settled(world, ann=NORTH)
+    everything = ["north", "north-east", "east", "west"]
+    world.user("ann", NORTH, clicked(NOW + 1), read=everything)
+    assert ids(world.published()["ann"]) == []
+    world.user("ann", NORTH, clicked(NOW + 2), read=everything)
+    assert world.rank() == []
+    world.take_articles(world.article("news", WEST, at=NOW + 3))
+    assert ids(world.published()["ann"]) == ["news"]
+
+
+def test_without_articles_nobody_has_a_list_and_the_first_one_reaches_everybody() -> None:
+    world = World()
+    world.user("ann", NORTH, clicked())
+    assert world.rank() == []
+    world.take_articles(world.article("news", WEST))
+    assert ids(world.published()["ann"]) == ["news"]
+
+
+def test_who_is_forgotten_loses_the_list_and_waits_for_none(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.user("ann", EAST, clicked(NOW + 1))
+    world.take_users(Row("ann", None))
+    assert world.lists.put_off() == 0
+    (publication,) = world.rank()
+    assert (publication.user_id, publication.partition, publication.result) == ("ann", PARTITION, None)
+    assert world.rank() == []
+    assert world.lists.user_count() == 0
+
+
+def test_who_is_forgotten_and_comes_back_at_once_starts_anew(world: World) -> None:
+    world.user("ann", NORTH, clicked(), read=["north"])
+    world.published()
+    world.take_users(Row("ann", None), Row("ann", a_state(NORTH, cause=clicked(NOW + 1))))
+    first, second = world.rank()
+    assert first.result is None
+    assert second.result is not None
+    assert ids(second.result)[0] == "north"
+    assert second.result.cause == clicked(NOW + 1)
+
+
+def test_who_is_forgotten_and_comes_back_without_a_cause_has_no_list_of_before(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.take_users(Row("ann", None), Row("ann", a_state(NORTH)))
+    assert [p.result for p in world.rank()] == [None]
+
+
+def test_who_comes_and_is_forgotten_in_one_batch_leaves_nothing(world: World) -> None:
+    world.take_users(Row("ann", a_state(NORTH, cause=clicked())), Row("ann", None))
+    assert world.rank() == []
+    assert world.lists.user_count() == 0
+
+
+def test_the_totals_of_a_partition_are_no_user(world: World) -> None:
+    world.take_users(Row("~partition", b"whatever"))
+    assert world.lists.user_count() == 0
+
+
+def test_the_slow_refresh_ranks_everybody_in_turn_and_heals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranker_lists, "REFRESH_USERS", 2)
+    settled(world, ann=NORTH, bob=NORTH, eve=NORTH)
+    world.counted("west", impressions=100, clicks=100)
+    world.later(60_001)
+    world.take_articles()
+    healed: dict[str, str] = {}
+    for _ in range(2):
+        due = world.lists.due(world.now)
+        assert len(due) <= 2
+        for publication in world.lists.rank(due, world.now):
+            assert publication.result is not None
+            healed[publication.user_id] = publication.result.cause.kind
+    assert healed == dict.fromkeys(("ann", "bob", "eve"), "refresh")
+    assert world.lists.due(world.now) == []
+
+
+def test_nobody_is_due_twice_in_a_batch(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.later(60_001)
+    world.user("ann", EAST, clicked(world.now))
+    assert [user_id for user_id, _ in world.lists.due(world.now)] == ["ann"]
+
+
+def test_under_overload_the_refresh_yields(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(world, ann=NORTH, bob=NORTH, eve=NORTH)
+    world.later(60_001)
+    monkeypatch.setattr(ranker_lists, "BATCH_USERS", 2)
+    for user_id in ("ann", "bob"):
+        world.user(user_id, EAST, clicked(world.now))
+    assert {user_id for user_id, _ in world.lists.due(world.now)} == {"ann", "bob"}
+
+
+def test_a_ranking_in_chunks_is_that_in_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranker_lists, "SCORES_AT_ONCE", 8)
+    settled(world, a=NORTH, b=EAST, c=WEST, d=NORTH, e=EAST)
+    assert world.lists.put_off() == 0
+
+
+def test_the_popular_list_is_published_by_its_owner_alone(world: World) -> None:
+    assert POPULAR not in world.published()
+    world.own([POPULAR_PARTITION])
+    (publication,) = world.rank()
+    assert (publication.user_id, publication.partition) == (POPULAR, POPULAR_PARTITION)
+    assert publication.result is not None
+    assert publication.result.fallback
+    world.lists.drop([POPULAR_PARTITION])
+    world.counted("east", impressions=100, clicks=100)
+    world.later(100_000)
+    world.take_articles()
+    assert POPULAR not in world.published()
+
+
+def test_the_popular_list_follows_the_clicks_once_in_its_time(world: World) -> None:
+    world.own([POPULAR_PARTITION])
+    assert world.published().keys() == {POPULAR}
+    world.counted("east", impressions=100, clicks=100)
+    world.later(999)
+    world.take_articles()
+    assert world.published() == {}
+    world.later(1)
+    assert ids(world.published()[POPULAR])[0] == "east"
+    world.later(1000)
+    assert world.published() == {}
+
+
+def test_there_is_no_popular_list_without_articles() -> None:
+    world = World(owned=[POPULAR_PARTITION])
+    assert world.published() == {}
+
+
+def test_what_waits_in_a_lost_partition_is_dropped(world: World) -> None:
+    settled(world, ann=NORTH, bob=NORTH)
+    world.own([POPULAR_PARTITION])
+    world.published()
+    world.user("guest", NORTH, clicked(), partition=POPULAR_PARTITION)
+    world.user("ann", EAST, clicked())
+    world.take_users(Row("bob", None))
+    world.lists.drop([PARTITION])
+    assert world.published().keys() == {"guest"}
+
+
+def test_a_state_that_cannot_be_read_leaves_the_list_as_it_was(world: World) -> None:
+    settled(world, ann=NORTH)
+    world.take_users(Row("ann", b"UV but damaged"), Row("bob", a_state(EAST, cause=clicked())))
+    assert world.published().keys() == {"bob"}

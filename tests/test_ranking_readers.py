@@ -1,0 +1,145 @@
+"""The table of the users whose lists are kept: rows come, go and are used again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from contract.records import Windows
+from ranking.readers import NEVER, OTHER, ReaderTable
+from ranking.scoring import Ranked
+
+DIMS, LENGTH = 3, 2
+
+
+def a_table(capacity: int = 4) -> ReaderTable:
+    return ReaderTable(DIMS, LENGTH, capacity)
+
+
+def put(table: ReaderTable, user_id: str, partition: int, number: float = 1.0) -> int:
+    row = table.add(user_id, partition)
+    windows = Windows(read=b"r" * 8, shown=b"s" * 8, shown_counts=b"\x05")
+    table.put([row], [windows], np.full((1, 2, DIMS), number, np.float32))
+    table.ranked_at[row] = 0
+    return row
+
+
+def ranked(users: int, entry: float) -> Ranked:
+    return Ranked(
+        places=np.zeros((users, LENGTH), np.intp),
+        scores=np.zeros((users, LENGTH), np.float32),
+        parts=np.zeros((users, LENGTH, 5), np.float32),
+        trigger=np.ones((users, DIMS), np.float32),
+        entry=np.full(users, entry, np.float32),
+    )
+
+
+def test_a_user_keeps_the_row() -> None:
+    table = a_table()
+    row = put(table, "ann", 3)
+    assert table.add("ann", 3) == row
+    assert table.row("ann") == row
+    assert table.row("bob") is None
+    assert len(table) == 1
+    assert (table.ids[row], table.partition[row]) == ("ann", 3)
+
+
+def test_a_new_user_enters_no_list_and_is_not_overdue() -> None:
+    table = a_table()
+    row = table.add("ann", 0)
+    assert table.entry[row] == np.inf
+    assert table.ranked_at[row] == NEVER
+    assert table.overdue(NEVER, 10).tolist() == []
+
+
+def test_readers_are_what_was_put() -> None:
+    table = a_table()
+    rows = [put(table, "ann", 0, 1.0), put(table, "bob", 0, 2.0)]
+    readers = table.readers(rows[::-1])
+    assert readers.queries[:, 0, 0].tolist() == [2.0, 1.0]
+    assert readers.read == [b"r" * 8] * 2
+    assert readers.shown == [b"s" * 8] * 2
+    assert readers.shown_counts == [b"\x05"] * 2
+    assert table.readers([]).queries.shape == (0, 2, DIMS)
+
+
+def test_a_dropped_row_is_used_again_and_remembers_nothing() -> None:
+    table = a_table()
+    row = put(table, "ann", 3)
+    table.note([row], ranked(1, 0.5), 77)
+    table.relist([row], np.array([[8, 9]], np.uint64))
+    assert table.drop("ann")
+    assert not table.drop("ann")
+    assert table.holding(np.array([8], np.uint64)).tolist() == []
+    assert table.overdue(NEVER, 10).tolist() == []
+    assert table.add("bob", 1) == row
+    assert table.row("ann") is None
+    assert (table.ids[row], table.partition[row], table.ranked_at[row]) == ("bob", 1, NEVER)
+    assert table.entry[row] == np.inf
+    for values in (table.queries, table.trigger, table.listed):
+        assert not values[row].any()
+    readers = table.readers([row])
+    assert [*readers.read, *readers.shown, *readers.shown_counts] == [b"", b"", b""]
+
+
+def test_dropping_partitions_leaves_the_others() -> None:
+    table = a_table()
+    for number in range(9):
+        put(table, f"user-{number}", number % 3, float(number))
+    table.drop_partitions([0, 2])
+    assert [user_id for user_id in (f"user-{n}" for n in range(9)) if table.row(user_id) is not None] == [
+        "user-1", "user-4", "user-7",
+    ]  # fmt: skip
+    table.drop_partitions([0, 2])
+    assert len(table) == 3
+
+
+def test_free_rows_belong_to_no_partition() -> None:
+    table = a_table()
+    put(table, "ann", 0)
+    table.drop("ann")
+    put(table, "bob", 1)
+    table.drop_partitions([0])
+    assert table.row("bob") is not None
+    table.drop_partitions([1])
+    assert len(table) == 0
+
+
+def test_the_table_grows_and_keeps_everything() -> None:
+    table = a_table(capacity=2)
+    rows = [put(table, f"user-{number}", number, float(number)) for number in range(5)]
+    table.note(rows, ranked(5, 0.25), 77)
+    last = put(table, "last", 5)
+    assert table.queries[rows, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert table.partition[rows].tolist() == [0, 1, 2, 3, 4]
+    assert table.entry[rows].tolist() == [0.25] * 5
+    assert table.entry[last] == np.inf
+    free = table.partition == -1
+    assert free.sum() == len(free) - 6
+    assert (table.ranked_at[free] == NEVER).all()
+
+
+def test_relisting_tells_whose_list_is_another() -> None:
+    table = a_table()
+    rows = [put(table, user_id, 0) for user_id in ("ann", "bob", "eve")]
+    assert table.relist(rows, np.array([[1, 2], [0, 0], [3, 0]], np.uint64)).tolist() == [True, False, True]
+    table.listed[rows[1]] = OTHER
+    again = np.array([[1, 2], [0, 0], [0, 3]], np.uint64)
+    assert table.relist(rows, again).tolist() == [False, True, True]
+    assert table.listed[rows].tolist() == again.tolist()
+
+
+def test_lists_are_found_by_the_articles_in_them_and_none_by_the_empty_place() -> None:
+    table = a_table()
+    rows = [put(table, user_id, 0) for user_id in ("ann", "bob")]
+    table.relist(rows, np.array([[1, 2], [3, 0]], np.uint64))
+    assert table.holding(np.array([2, 0], np.uint64)).tolist() == [rows[0]]
+    assert table.holding(np.array([1, 3], np.uint64)).tolist() == rows
+    assert table.holding(np.array([], np.uint64)).tolist() == []
+
+
+def test_overdue_are_those_who_waited_longest() -> None:
+    table = a_table()
+    rows = [put(table, f"user-{number}", 0) for number in range(6)]
+    table.ranked_at[rows] = [50, 10, 90, 0, 30, 20]
+    assert sorted(table.overdue(60, 3).tolist()) == sorted([rows[3], rows[1], rows[5]])
+    assert sorted(table.overdue(60, 100).tolist()) == sorted([rows[0], rows[1], rows[3], rows[4], rows[5]])
