@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ from contract.topics import Topics
 
 if TYPE_CHECKING:
     from encoders.decay import Decay
+    from streams.health import HealthServer
     from streams.worker import Stop
 
 # A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
@@ -79,16 +82,26 @@ def _article_vectors(settings: Settings) -> str | None:
     return _model(settings)[0].article_vectors if (settings.encoder / "manifest.json").exists() else None
 
 
-def _start(worker: str, settings: Settings) -> tuple[Topics, Decay, Stop]:
-    """What every worker does first: log its settings, and check that its topics are there."""
+def _start(settings: Settings) -> tuple[Topics, Decay, Stop]:
+    """What every worker does first: check that its topics are there."""
     from streams.admin import require_topics
-    from streams.worker import Log, Stop, set_up_logging
+    from streams.worker import Stop, set_up_logging
 
     set_up_logging(settings.log_level)
     topics, model = _model(settings)
     require_topics(settings, topics.specs())
-    Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
     return topics, model, Stop.on_signals(settings.shutdown_seconds)
+
+
+@contextmanager
+def _service(worker: str, settings: Settings, topics: Topics) -> Iterator[HealthServer]:
+    """Where a worker answers. Its log begins here: before, a mistake is the one line that is said."""
+    from streams.health import HealthServer
+    from streams.worker import Log
+
+    with HealthServer(settings.host, PORTS[worker] if settings.port is None else settings.port) as health:
+        Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
+        yield health
 
 
 @run_app.command("articles")
@@ -96,12 +109,11 @@ def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -
     """Embed published articles."""
     from consumers import articles
     from encoders.text import TextEncoder
-    from streams.health import HealthServer
 
     settings = _settings(context, port=port, slot=slot)
-    topics, _, stop = _start("articles", settings)
-    with HealthServer(settings.host, PORTS["articles"] if settings.port is None else settings.port) as health:
-        encoder = TextEncoder.load(settings.encoder, settings.device, settings.encoder_threads)
+    topics, _, stop = _start(settings)
+    encoder = TextEncoder.load(settings.encoder, settings.device, settings.encoder_threads)
+    with _service("articles", settings, topics) as health:
         articles.run(settings, topics, encoder, stop, health)
 
 
@@ -109,11 +121,10 @@ def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -
 def run_users(context: typer.Context, port: Port = None, slot: Slot = None) -> None:
     """Fold events into user states, exactly once."""
     from consumers import users
-    from streams.health import HealthServer
 
     settings = _settings(context, port=port, slot=slot)
-    topics, model, stop = _start("users", settings)
-    with HealthServer(settings.host, PORTS["users"] if settings.port is None else settings.port) as health:
+    topics, model, stop = _start(settings)
+    with _service("users", settings, topics) as health:
         users.run(settings, topics, model, stop, health)
 
 
@@ -121,11 +132,10 @@ def run_users(context: typer.Context, port: Port = None, slot: Slot = None) -> N
 def run_ranker(context: typer.Context, port: Port = None, slot: Slot = None) -> None:
     """Publish fresh lists."""
     from consumers import ranker
-    from streams.health import HealthServer
 
     settings = _settings(context, port=port, slot=slot)
-    topics, model, stop = _start("ranker", settings)
-    with HealthServer(settings.host, PORTS["ranker"] if settings.port is None else settings.port) as health:
+    topics, model, stop = _start(settings)
+    with _service("ranker", settings, topics) as health:
         ranker.run(settings, topics, model, stop, health)
 
 
@@ -135,7 +145,7 @@ def run_feed(context: typer.Context, port: Port = None) -> None:
     from consumers import feed
 
     settings = _settings(context, port=port)
-    topics, _, stop = _start("feed", settings)
+    topics, _, stop = _start(settings)
     feed.run(settings, topics, stop)
 
 

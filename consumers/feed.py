@@ -65,6 +65,7 @@ def run(settings: Settings, topics: Topics, stop: Stop) -> None:
     """Serve until ``stop`` is requested; blocks. Raises :class:`contract.errors.PortInUse`."""
     port = DEFAULT_PORT if settings.port is None else settings.port
     listener = listen(settings.host, port)
+    _log.info("starting", generation=topics.generation, settings=settings.for_log())
     view = FeedView()
     streams = Streams(view)
     with ExitStack() as stack:

@@ -70,8 +70,9 @@ def run_demo(
     status = Status()
     with ExitStack() as stack:
         stack.enter_context(_alone_in(folder))
-        broker = stack.enter_context(_start_broker(folder / "kafka", status))
         feed_listener = _reserve(DEFAULT_PORT if settings.port is None else settings.port, settings.port is not None)
+        stack.callback(feed_listener.close)
+        broker = stack.enter_context(_start_broker(folder / "kafka", status))
         control_listener = listen(HOST, 0)
         page = f"http://{HOST}:{feed_listener.getsockname()[1]}"
         settings = settings.model_copy(

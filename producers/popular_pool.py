@@ -27,7 +27,7 @@ class PopularPool:
 
     def refresh(self, popular: Ints, now: int) -> None:
         """Take the popular list of ``now`` (epoch ms), best first; -1 means none."""
-        self._clicks *= 0.5 ** (max(0, now - self._at) / _HALF_LIFE_MS)
+        self._clicks *= 0.5 ** (max(0, now - (self._at or now)) / _HALF_LIFE_MS)
         self._at = now
         popular = popular[popular >= 0]
         most = np.argsort(-self._clicks, kind="stable")[:_LONGEST]

@@ -127,7 +127,7 @@ export class Column {
 
   /** Say in the head what changed the list and how fast. */
   tell(feed) {
-    if (this.onRead && feed.fallback) return this.cause.replaceChildren(el("span", "call", "Click an item: the list becomes yours"));
+    if (this.onRead && feed.fallback && feed.items.length) return this.cause.replaceChildren(el("span", "call", "Click an item: the list becomes yours"));
     if (!feed.cause) return this.cause.replaceChildren();
     const parts = [];
     if (feed.latency_ms != null && feed.latency_ms >= 0 && (feed.cause.kind === "event" || feed.cause.kind === "article")) {
