@@ -10,7 +10,7 @@ Everything staged is either committed before the next record is read, or all tab
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -60,7 +60,7 @@ class Desk:
         self._topics = topics
         self._encoder = encoder
         self.published = PublishedArticles(settings, topics, encoder.dims)
-        self._dead: dict[int, OrderedDict[int, tuple[Record, BadRecord]]] = {}
+        self._dead: dict[int, dict[int, tuple[Record, BadRecord]]] = {}
         self._dead_bytes = 0
         self.backlog = Backlog(settings.encoder_read_ahead)
         self.staged = Staged()
@@ -157,9 +157,9 @@ class Desk:
         positions = {p: offset if (f := finished[p]) is None else f for p, offset in committed.items()}
         flush = self._dead_bytes > HELD_BYTES
         for partition, position in positions.items():
-            held = self._dead.get(partition)
-            while held and (flush or next(iter(held)) < position):
-                record, error = held.popitem(last=False)[1]
+            held = self._dead.get(partition, {})
+            for offset in sorted(offset for offset in held if flush or offset < position):
+                record, error = held.pop(offset)
                 self._dead_bytes -= len(record.value() or b"")
                 self.staged.dead.append((record, error))
         return positions
@@ -252,7 +252,7 @@ class Desk:
 
     def _bury(self, record: Record, error: BadRecord) -> None:
         """Hold a dead letter until its offset is committed."""
-        held = self._dead.setdefault(record.partition(), OrderedDict())
+        held = self._dead.setdefault(record.partition(), {})
         if record.offset() in held:
             return
         held[record.offset()] = record, error
