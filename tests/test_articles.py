@@ -281,3 +281,20 @@ def encoder_info(worker: Worker, pipeline: Pipeline) -> float:
     return worker.metric(
         "stoppress_encoder_info", provider="CPUExecutionProvider", model="minilm", generation=generation
     )
+
+
+def test_a_partition_that_goes_to_another_worker_is_gone_on_with_and_nothing_is_repeated(
+    broker: LocalBroker, tmp_path: Path
+) -> None:
+    with pipeline_on(broker, tmp_path, article_partitions=2) as pipeline:
+        articles = old_articles(500)
+        queue(pipeline, articles)
+        first = pipeline.worker("articles").start()
+        until_count(pipeline, 50)
+        second = pipeline.worker("articles", slot="1").start()
+        until_count(pipeline, len(articles))
+        written = [record.key for record in vectors(pipeline)]
+        assert sorted(map(str, written)) == sorted(str(article.article_id.encode()) for article in articles)
+        for worker in (first, second):
+            assert worker.metric("stoppress_partitions_assigned") == 1
+            assert worker.metric("stoppress_encoder_texts_total") > 0
