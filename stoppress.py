@@ -121,9 +121,7 @@ def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -
 
     settings = _settings(context, port=port, slot=slot)
     topics, _, stop = _start(settings)
-    encoder = TextEncoder.load(
-        settings.encoder, settings.device, settings.encoder_threads, settings.encoder_batch_tokens
-    )
+    encoder = TextEncoder.load(settings.encoder, settings.device, settings.encoder_threads)
     with _service("articles", settings, topics) as health:
         articles.run(settings, topics, encoder, stop, health)
 

@@ -1,137 +1,93 @@
-"""The articles worker: published articles in, vectors out, in micro-batches."""
+"""The articles worker: published articles in, vectors out, in micro-batches, the newest first.
+
+It reads ahead of the encoder (:mod:`consumers.articles_backlog`), so outputs may be ahead of the
+committed offsets; what is read again after a crash is compared with what is published
+(:mod:`consumers.articles_desk`) and never replaces something newer.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing, suppress
 
 from prometheus_client import Counter, Histogram
 
-from consumers.article_view import CAUSE_HEADER
-from contract.errors import BadRecord, TransactionFailed
-from contract.messages import Article, decode_article
-from contract.records import ArticleMeta, ArticleRecord, encode_article
+from consumers.articles_desk import Desk, Staged
+from consumers.articles_published import NAME
+from consumers.articles_reader import Reader
+from consumers.articles_runner import ENCODER, Bounds, Runner
+from contract.errors import TransactionFailed
 from contract.settings import Settings
 from contract.topics import Topics
-from encoders.text import TextEncoder, article_text
+from encoders.text import TextEncoder
 from streams.dead_letters import DeadLetter
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
-from streams.record import Record
-from streams.restore import Restore
 from streams.transactions import TransactionalOutput
-from streams.worker import Identity, Log, Stop, Stopped
+from streams.worker import Identity, Stop, Stopped
 
-NAME = "articles"
 ARTICLES = Counter("stoppress_article_records_total", "Records of articles by outcome", ["outcome"])
-BATCH = Histogram(
-    "stoppress_encoder_batch_articles", "Articles in a micro-batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
-)
-ENCODE_SECONDS = Histogram(
-    "stoppress_encoder_seconds", "Tokenising and running one micro-batch",
-    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-)  # fmt: skip
 PUBLISH_SECONDS = Histogram(
     "stoppress_publish_to_vector_seconds", "From an article's Kafka timestamp to its committed vector",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60),
 )  # fmt: skip
 
 
-class _NoTables:
-    """The articles worker keeps no state by partition."""
-
-    def restore(self, restore: Restore) -> None: ...
-
-    def drop(self, partitions: Iterable[int]) -> None: ...
-
-
 def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, health: HealthServer) -> None:
     """Embed until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
+    changelogs = [topics.article_vectors]
     pulse = Pulse(stop, health)
-    try:
+    desk = Desk(settings, topics, encoder)
+    bounds = Bounds.of(settings, encoder.provider)
+    ENCODER.info({"provider": encoder.provider, "model": encoder.manifest.model, "generation": topics.generation})
+    with suppress(Stopped), ExitStack() as stack:
         output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
-        source = GroupInput(settings, topics.articles, identity, _NoTables(), name=NAME, changelogs=[], pulse=pulse)
-    except Stopped:
-        return
-    encoder.encode(["warm up"])
-    try:
+        group = GroupInput(settings, topics.articles, identity, desk, name=NAME, changelogs=changelogs, pulse=pulse)
+        runner = stack.enter_context(closing(Runner(encoder, bounds)))
+        source = stack.enter_context(closing(group))
+        reader = Reader(source, desk, runner, bounds)
         while not stop.requested:
-            # 1. Consume a micro-batch: bounded by count and by waiting time, by tokens in the encoder.
-            records = source.consume(settings.encoder_batch_articles, settings.encoder_wait_ms / 1000 or 0.001)
-            if not records:
-                stop.wait(0.005)
-                continue
-            # 2. Embed the good ones; what cannot be used becomes a dead letter.
-            articles, bad = _decode(records)
-            vectors = _embed(encoder, articles)
+            # 1. Read ahead; while there is more to read nothing new is run, so that the newest is known.
+            records = reader.read()
+            desk.keep_to(source.assigned)
+            # 2. Stage what needs no new vector, what the encoder has done, and what has expired.
+            desk.take_records(records, now := _now_ms())
+            if (embedded := runner.collect()) is not None:
+                desk.take_vectors(embedded)
+            if reader.may_run() and (batch := desk.take_batch(bounds.articles, bounds.tokens, now)):
+                runner.start(batch)
+            desk.expire(source.assigned, now)
             try:
-                # 3. Write vectors, tombstones, dead letters and offsets in one transaction.
-                with output.transaction(source, source.positions_after(records)):
-                    for (message, article), record in zip(articles, vectors, strict=True):
-                        _send(output, topics.article_vectors, message, article, record)
-                    for message, error in bad:
-                        DeadLetter.of(message, NAME, error).send(output, topics.dead_letters)
+                # 3. Write what is staged and the offsets before which all is finished in one transaction.
+                _commit(output, source, desk, topics)
             except TransactionFailed:
-                source.reread()
-                continue
-            _count(articles, bad)
-    except Stopped:
-        pass
-    finally:
-        source.close()
+                # 4. Aborted or unknown: read offsets and what is published again.
+                desk.abandon()
+                source.reread(keep=False)
+            reader.measure()
 
 
-Decoded = list[tuple[Record, Article | None]]
+def _commit(output: TransactionalOutput, source: GroupInput, desk: Desk, topics: Topics) -> None:
+    committed = source.positions_after([])
+    positions = desk.positions(committed)
+    staged = desk.staged
+    if positions and (staged.values or staged.dead or positions != committed):
+        with output.transaction(source, positions):
+            for (partition, article_id), (value, headers) in staged.values.items():
+                output.send(topics.article_vectors, article_id.encode(), value, partition, headers)
+            for record, error in staged.dead:
+                DeadLetter.of(record, NAME, error).send(output, topics.dead_letters)
+    _count(desk.adopt(positions))
 
 
-def _decode(records: Sequence[Record]) -> tuple[Decoded, list[tuple[Record, BadRecord]]]:
-    articles: Decoded = []
-    bad = []
-    for message in records:
-        try:
-            articles.append((message, decode_article(message.key(), message.value())))
-        except BadRecord as error:
-            bad.append((message, error))
-            Log(NAME).warning(
-                "dead_letter", reason=error.reason, partition=message.partition(), offset=message.offset()
-            )
-    return articles, bad
+def _count(staged: Staged) -> None:
+    for outcome, count in staged.outcomes.items():
+        ARTICLES.labels(outcome).inc(count)
+    now = _now_ms()
+    for timestamp in staged.published:
+        PUBLISH_SECONDS.observe(max(0, now - timestamp) / 1000)
 
 
-def _embed(encoder: TextEncoder, articles: Decoded) -> list[bytes | None]:
-    """Return the value to write for each article, None for a withdrawal."""
-    present = [article for _, article in articles if article is not None]
-    if not present:
-        return [None] * len(articles)
-    began = time.perf_counter()
-    vectors = iter(encoder.encode([article_text(a.title, a.abstract, a.body) for a in present]))
-    ENCODE_SECONDS.observe(time.perf_counter() - began)
-    BATCH.observe(len(present))
-    return [
-        None if article is None else encode_article(_record(article, next(vectors), message.timestamp()[1]))
-        for message, article in articles
-    ]
-
-
-def _record(article: Article, vector: object, cause_at: int) -> ArticleRecord:
-    meta = ArticleMeta(
-        article.category, article.tags, article.entities, article.authors,
-        article.source, article.language, article.placement,
-    )  # fmt: skip
-    return ArticleRecord(vector, article.published_at, article.expires_at or 0, cause_at, meta)  # type: ignore[arg-type]
-
-
-def _send(
-    output: TransactionalOutput, topic: str, message: Record, article: Article | None, value: bytes | None
-) -> None:
-    cause = [(CAUSE_HEADER, str(message.timestamp()[1]).encode())] if article is None else None
-    output.send(topic, message.key(), value, message.partition(), cause)
-
-
-def _count(articles: Decoded, bad: Sequence[object]) -> None:
-    now = time.time()
-    for message, article in articles:
-        ARTICLES.labels("withdrawn" if article is None else "embedded").inc()
-        PUBLISH_SECONDS.observe(max(0.0, now - message.timestamp()[1] / 1000))
-    ARTICLES.labels("dead").inc(len(bad))
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -32,7 +32,11 @@ _USER_HEAD = struct.Struct("<2sBxHxxqQQqq")
 
 
 class ArticleMeta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What ranking needs to know of an article beside its vector."""
+    """What ranking needs to know of an article beside its vector, and the articles worker to go on from there.
+
+    ``offset`` is the record of ``articles`` that all of this is of (-1: not known). ``text_hash`` is
+    the 64-bit hash of the text that the vector is of: an older one while a new text still waits.
+    """
 
     category: str = ""
     tags: list[str] = []
@@ -41,6 +45,8 @@ class ArticleMeta(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     language: str = ""
     placement: Placement = "auto"
+    offset: int = -1
+    text_hash: int = 0
 
 
 class ArticleRecord(msgspec.Struct, frozen=True):

@@ -48,9 +48,21 @@ class Settings(BaseSettings):
     encoder: Path = Field(Path("var/encoder"), description="the folder of the exported text encoder")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the encoder runs")
     encoder_threads: int = Field(0, ge=0, le=256, description="0: one per core")
-    encoder_batch_articles: int = Field(64, ge=1, le=4096, description="articles in a micro-batch at most")
-    encoder_batch_tokens: int = Field(512, ge=64, le=1_000_000, description="padded tokens in one run at most")
-    encoder_wait_ms: int = Field(5, ge=0, le=10_000, description="how long a micro-batch waits to fill")
+    encoder_batch_articles: int | None = Field(
+        None, ge=1, le=4096, description="articles in a micro-batch at most; unset: 64, on CUDA 512"
+    )
+    encoder_batch_tokens: int | None = Field(
+        None, ge=64, le=1_000_000, description="padded tokens in a micro-batch at most; unset: 512, on CUDA 16384"
+    )
+    encoder_wait_ms: int | None = Field(
+        None, ge=0, le=10_000, description="how long a micro-batch waits to fill; unset: 0, on CUDA 5"
+    )
+    encoder_read_ahead: int = Field(
+        50_000,
+        ge=1,
+        le=1_000_000,
+        description="articles read ahead of the encoder at most, so that the newest goes first",
+    )
 
     batch_events: int = Field(5000, ge=1, le=100_000, description="records in one transaction at most")
     batch_wait_ms: int = Field(20, ge=1, le=10_000, description="how long a transaction waits to fill")

@@ -146,6 +146,21 @@ class GroupInput:
             positions[record.partition()] = record.offset() + 1
         return positions
 
+    def known_ends(self) -> dict[int, int]:
+        """Return the ends of the owned partitions as last seen, without a request; those not fetched yet are missing.
+
+        Markers of transactions count too, so an end may lie beyond the last record.
+        """
+        ends = {}
+        for partition in self._positions:
+            try:
+                end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)[1]
+            except KafkaException:
+                continue
+            if end >= 0:
+                ends[partition] = end
+        return ends
+
     def offsets_and_metadata(self, positions: dict[int, int]) -> tuple[list[TopicPartition], object]:
         """Return what the next transaction sends for the group, with the group's metadata as of now."""
         self._commits += 1
@@ -182,13 +197,7 @@ class GroupInput:
 
     def measure_lag(self) -> int:
         """Return and publish how many offsets lie between the committed ones and the ends last seen; asks nobody."""
-        lag = 0
-        for partition, position in self._positions.items():
-            try:
-                end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)[1]
-            except KafkaException:  # nothing was fetched yet
-                continue
-            lag += max(0, end - position)
+        lag = sum(max(0, end - self._positions[p]) for p, end in self.known_ends().items())
         LAG.labels(self._name).set(lag)
         return lag
 
