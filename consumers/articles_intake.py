@@ -59,19 +59,15 @@ def tokenise(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.int3
     """Return the tokens of each text; where they cannot be made, why."""
     began = time.perf_counter()
     try:
-        made = _tokenise(encoder, texts)
+        made: list[NDArray[np.int32] | BadRecord] = [*encoder.tokenise(texts)]
     except Exception:  # noqa: BLE001  tokenizers raises nothing narrower; one text must not take the others with it
         made = [_tokenise_alone(encoder, text) for text in texts]
     TOKENISING.inc(time.perf_counter() - began)
     return made
 
 
-def _tokenise(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.int32] | BadRecord]:
-    return [tokens.astype(np.int32) for tokens in encoder.tokenise(texts)]
-
-
 def _tokenise_alone(encoder: TextEncoder, text: str) -> NDArray[np.int32] | BadRecord:
     try:
-        return _tokenise(encoder, [text])[0]
+        return encoder.tokenise([text])[0]
     except Exception as error:  # noqa: BLE001  as above
         return BadRecord("not_embeddable", f"the tokenizer fails on this text: {error}")

@@ -86,12 +86,12 @@ class Letters(TextEncoder):
         self.provider = "letters"
         self.texts_run = 0
 
-    def tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    def tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         if any("?" in text for text in texts):
             raise ValueError("what is this?")
-        return [np.array([ord(letter) for letter in text], np.int64) for text in texts]
+        return [np.array([ord(letter) for letter in text], np.int32) for text in texts]
 
-    def run(self, tokens: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+    def run(self, tokens: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         if any(ord("!") in each for each in tokens):
             raise RuntimeError("out of memory\nwith details")
         self.texts_run += len(tokens)
