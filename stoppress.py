@@ -361,7 +361,7 @@ def dead_letters_list(
         count += 1
         typer.echo(msgspec.json.encode(letter) if as_json else str(letter))
     if not as_json:
-        typer.echo(f"{count} dead letters")
+        typer.echo(f"{count} dead letter{'s' * (count != 1)}")
 
 
 @dead_letters_app.command("requeue")

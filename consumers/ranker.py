@@ -62,8 +62,9 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         )
         source = stack.enter_context(closing(group))
         while not stop.requested:
-            # 1. Consume changed users, new articles and statistics.
-            records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            # 1. Consume changed users, new articles and statistics; a batch fills while nobody waits for a ranking.
+            seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000
+            records = source.consume(settings.batch_events, seconds)
             now = _now_ms()
             _count_in(popularity, stats.poll(limit=20_000))
             lists.take_articles(articles.poll(), now)

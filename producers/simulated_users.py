@@ -155,13 +155,14 @@ class SimulatedUsers:
         They read what is to their taste, appealing and fresh; returns those users and their articles.
         """
         finders = users[self._looks.random(len(users)) < _ELSEWHERE_SHARE]
-        articles = np.broadcast_to(np.arange(self._size), (len(finders), self._size))
+        out = np.flatnonzero(self.published[: self._size] <= now)
+        articles = np.broadcast_to(out, (len(finders), len(out)))
         if not articles.size:
             return finders[:0], finders[:0]
         taste = self.taste(finders, articles) if self.has_taste else _SHARED
         readiness = taste + self._appeal[articles] + np.log(self._freshness(articles, now))
         readiness = np.where(memory.unclicked(finders, articles), readiness, -np.inf)
-        return finders, np.argmax(readiness + self._looks.gumbel(size=articles.shape), axis=1)
+        return finders, out[np.argmax(readiness + self._looks.gumbel(size=articles.shape), axis=1)]
 
     def front_page(self, articles: Ints, now: int) -> NDArray[np.float64]:
         """How readily an editor puts each of ``articles [n]`` on a page for all, by appeal and freshness."""

@@ -1,4 +1,4 @@
-"""Write README.md's figures and its picture from real runs of the demo: ``make readme``, about three and a half minutes.
+"""Write README.md's figures and its picture from real runs of the demo: ``make readme``, some three and a half minutes.
 
 The first run is measured undisturbed; in the second a real Chromium shows the page, and a worker is killed.
 """

@@ -69,6 +69,7 @@ def test_a_day_has_a_night_and_no_list_holds_what_is_not_out_or_was_read() -> No
         for viewed in (personal, popular):
             shown = viewed.lists[viewed.lists >= 0]
             assert (audience.users.published[shown] <= now).all()
+        assert (audience.users.published[elsewhere[1]] <= now).all()
         for row, user in enumerate(users.tolist()):
             assert not {(user, article) for article in personal.lists[row].tolist()} & read
         rows, places = np.nonzero(personal.clicked)
