@@ -14,7 +14,7 @@ from contextlib import closing
 
 import pytest
 
-from contract.errors import Fenced
+from contract.errors import TransactionFailed
 from contract.settings import Settings
 from contract.topics import Topics
 from demo.processes import environment
@@ -189,7 +189,7 @@ def test_two_at_once_send_each_letter_once(letters: Letters) -> None:
     def attempt(_: int) -> int | None:
         try:
             return letters.requeue().sent
-        except Fenced:
+        except TransactionFailed:
             return None
 
     with ThreadPoolExecutor(2) as pool:
