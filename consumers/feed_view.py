@@ -169,7 +169,7 @@ class FeedView:
             return None
         try:
             return _lists.decode(held.value), held.received_at
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             UNREADABLE.labels("recommendations").inc()
             return None
 
@@ -182,7 +182,7 @@ class FeedView:
                 continue
             try:
                 article = _headlines.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 UNREADABLE.labels("articles").inc()
                 continue
             if article.placement == "held" or (article.expires_at is not None and article.expires_at <= now):

@@ -193,7 +193,10 @@ class RankerLists:
             self._forgotten[user_id] = partition
 
     def _put_list(self, record: Record, still_to_come: dict[str, bool]) -> None:
-        user_id, value = text_key(record), record.value()
+        try:
+            user_id, value = text_key(record), record.value()
+        except UnreadableState:
+            return  # nobody's list
         row = self._readers.row(user_id)
         if value is None:
             if row is not None:

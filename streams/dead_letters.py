@@ -11,14 +11,14 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from prometheus_client import Counter
 
-from contract.errors import BadRecord, Fenced
+from contract.errors import BadRecord, TransactionFailed
 from contract.messages import MAX_ARTICLE_BYTES, MAX_EVENT_BYTES
 from contract.settings import Settings
 from contract.topics import Topics
 from streams.clients import make_admin, make_consumer, make_producer
 from streams.record import Record
 from streams.table import read_to_end
-from streams.transactions import FENCED_CODES, TransactionalOutput
+from streams.transactions import TransactionalOutput
 
 DEAD_LETTERS = Counter(
     "stoppress_dead_letters_total", "Records that could not be used, by worker and reason", ["worker", "reason"]
@@ -127,7 +127,8 @@ def requeue(settings: Settings, topics: Topics, reason: str) -> Requeued:
 
     How far that went is a group's offsets, which move in the transaction that sends: a second call
     sends only newer letters. Kafka forgets such offsets in time, so letters older than that stay.
-    Raises :class:`Fenced` where another requeue of this reason begins meanwhile.
+    Raises :class:`TransactionFailed` where another requeue of this reason begins meanwhile, or Kafka
+    does not say that it committed.
     """
     name = f"dead-letters.requeue.{reason}"
     group = f"{settings.namespace}{name}"
@@ -136,9 +137,10 @@ def requeue(settings: Settings, topics: Topics, reason: str) -> Requeued:
     try:
         return _requeue(settings, topics, reason, producer, consumer)
     except KafkaException as error:
-        if error.args[0].code() in FENCED_CODES:
-            raise Fenced(f"another requeue of {reason} has begun meanwhile and does the rest") from None
-        raise
+        raise TransactionFailed(
+            f"the requeue of {reason} was stopped, perhaps by another that began meanwhile ({error.args[0].str()}); "
+            "call it again: it goes on where this one came to"
+        ) from None
     finally:
         consumer.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from contract.errors import UnreadableState
+
 
 class Record(Protocol):
     """What a poll hands out: a record that was really read, never an error or an end of partition.
@@ -24,7 +26,15 @@ class Record(Protocol):
 
 
 def text_key(record: Record) -> str:
-    """Return the key of a record of a compacted topic: Kafka takes none without a key there."""
+    """Return the key of a record of a compacted topic: Kafka takes none without a key there.
+
+    Raises :class:`UnreadableState` where it is no id of ours.
+    """
     key = record.key()
     assert key is not None, f"a record without a key in {record.topic()}"
-    return key.decode()
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise UnreadableState(
+            f"{record.topic()} has a key that is not UTF-8; something else than stoppress wrote it"
+        ) from None
