@@ -44,7 +44,7 @@ browser:
 run: setup encoder broker
 	@$(BIN)/stoppress demo $(ARGS)
 
-test: setup encoder broker browser
+test: setup encoder .venv-export/installed broker browser
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup

@@ -223,7 +223,7 @@ def topics_check(context: typer.Context) -> None:
 
 
 @kafka_app.command("start")
-def kafka_start(data: DataDir = Path("var/kafka"), port: Annotated[int, typer.Option()] = 9092) -> None:
+def kafka_start(data: DataDir = Path("var/kafka"), port: Annotated[int, typer.Option(min=0, max=65535)] = 9092) -> None:
     """Start the broker in the background; its data is kept."""
     from streams.local_broker import start_detached
 

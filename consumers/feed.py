@@ -29,6 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 from consumers.feed_streams import MAX_USERS, Streams
 from consumers.feed_view import FeedView, encode_feed
 from consumers.http_server import HttpServer, listen
+from contract.errors import StoppressError
 from contract.settings import Settings
 from contract.topics import Topics
 from streams.table import TableReader
@@ -90,6 +91,8 @@ def run(settings: Settings, topics: Topics, stop: Stop) -> None:
             if not ready and live and articles.caught_up:
                 ready = True
                 _log.info("ready", lists=view.lists, articles=view.articles)
+        if not server.alive and not stop.requested:
+            raise StoppressError("the feed's HTTP server has ended by itself; its last log lines say why")
 
 
 def create_app(settings: Settings, view: FeedView, streams: Streams, ready: Callable[[], bool]) -> Litestar:

@@ -29,6 +29,7 @@ from contract.messages import check_id
 MAX_STREAMS = 32
 TICK_SECONDS = 0.25
 MAX_TEXT = 2000
+MAX_CATEGORY = 64
 
 
 class Click(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,8 +100,10 @@ def create_control(room: Room, origins: Sequence[str]) -> Litestar:
 
     @post("/control/publish", status_code=200)
     async def publish(data: Headline) -> dict[str, str]:
-        if not data.title.strip() or max(len(data.title), len(data.abstract), len(data.category)) > MAX_TEXT:
+        if not data.title.strip() or max(len(data.title), len(data.abstract)) > MAX_TEXT:
             raise HTTPException(f"a headline has 1 to {MAX_TEXT} characters", status_code=400)
+        if len(data.category) > MAX_CATEGORY:
+            raise HTTPException(f"a category has at most {MAX_CATEGORY} characters", status_code=400)
         return {"article_id": room.publish(data)}
 
     @post("/control/kill", status_code=200)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,6 +26,7 @@ from streams.worker import Log
 LIST_POLL_SECONDS = 0.05
 COUNT_EVERY_SECONDS = 0.05
 REACH_POINTS = 200
+ARTICLES = "articles"
 REACH_SECONDS = 10.0
 
 
@@ -106,6 +107,7 @@ class Observer:
         self._partitions = [_Partition() for _ in range(settings.partitions)]
         self._published: set[bytes] = set()
         self._embedded: set[bytes] = set()
+        self._refused: set[bytes] = set()
         self._measure_from = float("inf")
         self._live_from_ms = 0
         self._audience = Audience()
@@ -116,7 +118,6 @@ class Observer:
             for name, step in (("lists", self._read_lists), ("counts", self._read_counts))
         ]
         self.lists_published = 0
-        self.dead_letters: Counter[str] = Counter()
         self.event_to_list = Latencies()
         self.publish_to_list = Latencies()
         self.reach: Reach | None = None
@@ -181,13 +182,13 @@ class Observer:
         self.reach = Reach(article_id, title, at)
 
     def wait_accounted(self, seconds: float) -> bool:
-        """Block until every event sent has been read by the worker and every article has its vector."""
+        """Block until every event sent has been read by the worker and every article has its vector or is a dead letter."""
         deadline = time.monotonic() + seconds
         quiet_since, before = time.monotonic(), -1
         while time.monotonic() < deadline and self.failure is None:
             account = self.account()
-            published, embedded = self.articles
-            if account.sent != before or account.in_flight or embedded < published:
+            unanswered = self._published - self._embedded - self._refused
+            if account.sent != before or account.in_flight or unanswered:
                 quiet_since, before = time.monotonic(), account.sent
             elif time.monotonic() - quiet_since > 1.0:
                 return True
@@ -253,7 +254,8 @@ class Observer:
                 if record.value() is not None:
                     self._embedded.add(record.key() or b"")
             for record in self._dead.poll(limit=10_000):
-                self.dead_letters[read_dead_letter(record).worker] += 1
+                if read_dead_letter(record).worker == ARTICLES:
+                    self._refused.add(record.key() or b"")
         if not events and not states:
             self._ended.wait(COUNT_EVERY_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,8 +42,11 @@ class HealthServer:
             def log_message(self, *_: object) -> None:
                 pass
 
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = Server((host, port), Handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise PortInUse(
@@ -54,7 +58,9 @@ class HealthServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
         READY.set(0)
-        Log("health").info("listening", address=f"http://{host}:{self.port}")
+        Log("health").info(
+            "listening", address=f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        )
 
     def ready(self, ready: bool) -> None:
         """Say whether /readyz is to answer 200."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -250,6 +251,14 @@ def test_each_worker_answers_for_itself(running: Running, name: str, metric: str
     assert worker.get("/readyz") == (200, "ready\n")
     assert worker.get("/nothing")[0] == 404
     assert worker.metric(metric) > 0
+
+
+@pytest.mark.prometheus
+@pytest.mark.parametrize("name", ["articles", "users", "ranker", "feed"])
+def test_prometheus_finds_nothing_wrong_with_the_metrics(running: Running, name: str, promtool: str) -> None:
+    metrics = getattr(running, name).get("/metrics")[1]
+    done = subprocess.run([promtool, "check", "metrics"], input=metrics, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def assert_gone_from_every_list(running: Running, article_id: str) -> None:
