@@ -182,7 +182,7 @@ class Observer:
         self.reach = Reach(article_id, title, at)
 
     def wait_accounted(self, seconds: float) -> bool:
-        """Block until every event sent has been read by the worker and every article has its vector or is a dead letter."""
+        """Block until every event sent has been read, and every article has its vector or is a dead letter."""
         deadline = time.monotonic() + seconds
         quiet_since, before = time.monotonic(), -1
         while time.monotonic() < deadline and self.failure is None:
