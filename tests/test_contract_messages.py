@@ -28,6 +28,8 @@ from tests.contract_strategies import articles, events, lists
 
 CLICK: dict[str, Any] = {"user_id": "u", "kind": "click", "at": 1, "article_id": "a"}
 IMPRESSION: dict[str, Any] = {"user_id": "u", "kind": "impression", "at": 1, "shown": [{"article_id": "a"}]}
+FOLLOW: dict[str, Any] = {"user_id": "u", "kind": "follow", "at": 1, "target": "sport"}
+ABSORB: dict[str, Any] = {"user_id": "u", "kind": "absorb", "at": 1, "events": [{"event": CLICK}]}
 ARTICLE: dict[str, Any] = {"article_id": "a", "title": "News", "published_at": 1}
 LONG = "x" * 257
 
@@ -69,6 +71,16 @@ BAD_EVENTS: dict[str, tuple[str, bytes | None, object, str]] = {
     "an impression of an empty id": ("bad_id", b"u", IMPRESSION | {"shown": [{"article_id": ""}]}, "shown[]"),
     "a dwell without its time": ("wrong_shape", b"u", CLICK | {"kind": "dwell"}, "dwell_ms"),
     "a dwell of less than nothing": ("wrong_shape", b"u", CLICK | {"kind": "dwell", "dwell_ms": -1}, "dwell_ms"),
+    "a follow of nothing": ("bad_id", b"u", FOLLOW | {"target": ""}, "target is empty"),
+    "a mute without its target": ("bad_id", b"u", without(FOLLOW, "target") | {"kind": "mute"}, "target is empty"),
+    "a merge into oneself": ("wrong_shape", b"u", FOLLOW | {"kind": "merge", "target": "u"}, "into itself"),
+    "a merge into a list": ("bad_id", b"u", FOLLOW | {"kind": "merge", "target": "~popular"}, "~"),
+    "an absorb of nothing": ("wrong_shape", b"u", ABSORB | {"events": []}, "`events`"),
+    "an absorb of no event": ("wrong_shape", b"u", ABSORB | {"events": [{"event": "click"}]}, "Expected `object`"),
+    "an absorb of an impression": ("wrong_shape", b"u", ABSORB | {"events": [{"event": IMPRESSION}]}, "cannot carry"),
+    "an absorb of an absorb": ("wrong_shape", b"u", ABSORB | {"events": [{"event": ABSORB}]}, "cannot carry"),
+    "an absorb of a bad click": ("bad_id", b"u", ABSORB | {"events": [{"event": CLICK | {"article_id": ""}}]}, "empty"),
+    "an absorb of no offset": ("wrong_shape", b"u", ABSORB | {"events": [{"event": CLICK, "offset": -2}]}, "offset"),
     "an empty user": ("bad_id", b"", CLICK | {"user_id": ""}, "user_id is empty"),
     "a user too long": ("bad_id", LONG.encode(), CLICK | {"user_id": LONG}, "257 bytes"),
     "a user too long in bytes": ("bad_id", ("é" * 129).encode(), CLICK | {"user_id": "é" * 129}, "258 bytes"),

@@ -15,7 +15,7 @@ from contract.settings import load
 from contract.topics import Topics
 from tests.contract_strategies import articles, events, lists
 from tests.json_schema import complaints
-from tests.test_contract_messages import ARTICLE, BAD_ARTICLES, BAD_EVENTS, CLICK, IMPRESSION, as_bytes
+from tests.test_contract_messages import ABSORB, ARTICLE, BAD_ARTICLES, BAD_EVENTS, CLICK, FOLLOW, IMPRESSION, as_bytes
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 SCHEMAS = {name: message_schema(name) for name in ("article", "event", "list")}
@@ -63,6 +63,10 @@ EVENTS = decoded(
     "a time of 5,000 digits",
     "a number out of range",
     "deep nesting",
+    "a merge into oneself",
+    "an absorb of an impression",
+    "an absorb of an absorb",
+    "an absorb of a bad click",
 )
 ARTICLES = decoded(BAD_ARTICLES, "a withdrawal of no id")
 
@@ -79,7 +83,8 @@ def test_a_bad_article_is_not_valid(name: str) -> None:
 
 def test_a_good_event_is_not_called_bad_for_another_kind_s_sake() -> None:
     assert complaints(SCHEMAS["event"], CLICK | {"shown": []}) == []
-    assert complaints(SCHEMAS["event"], {"user_id": "u", "kind": "forget", "at": 1}) == []
+    for good in (FOLLOW, ABSORB, {"user_id": "u", "kind": "forget", "at": 1}):
+        assert complaints(SCHEMAS["event"], good) == []
 
 
 def test_the_document_tells_the_public_topics_as_they_are_created() -> None:
