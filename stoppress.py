@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from contract.settings import Settings
 from contract.topics import Topics
 
 if TYPE_CHECKING:
+    from contract.messages import Article
     from encoders.decay import Decay
     from streams.health import HealthServer
     from streams.worker import Stop
@@ -48,6 +50,13 @@ for name, group in (
 PORTS = {"articles": 8101, "users": 8102, "ranker": 8103}
 Port = Annotated[int | None, typer.Option(help="where to answer; 0: any free port")]
 Slot = Annotated[str | None, typer.Option(help="names this worker among its peers; stable over restarts")]
+
+
+class Precision(Enum):
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
 DataDir = Annotated[Path, typer.Option("--data", help="the broker's folder")]
 
 
@@ -352,7 +361,7 @@ def dead_letters_list(
         count += 1
         typer.echo(msgspec.json.encode(letter) if as_json else str(letter))
     if not as_json:
-        typer.echo(f"{count} dead letters")
+        typer.echo(f"{count} dead letter{'s' * (count != 1)}")
 
 
 @dead_letters_app.command("requeue")
@@ -374,24 +383,72 @@ def dead_letters_requeue(
 
 @export_app.command("encoder")
 def export_encoder_command(
-    model: Annotated[str, typer.Argument(help="minilm, the packaged all-MiniLM-L6-v2")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="minilm (packaged), a folder, or a Hugging Face name")],
     out: Annotated[Path, typer.Argument(help="the folder to write")],
     dims: Annotated[int | None, typer.Option(help="centre and project to this many dimensions")] = None,
-    corpus: Annotated[Path | None, typer.Option(help="articles to learn the projection from: JSON lines")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="what the projection is learned from: JSON lines, or `topic`, the system's own")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="fp16 is for GPUs")] = Precision.FP32,
 ) -> None:
     """Convert a sentence model to ONNX and prove that it gives the same vectors."""
-    from contract.messages import Article, decode
     from encoders.text import article_text
     from export.encoder import export_encoder
 
-    texts = None
-    if corpus is not None:
+    articles = None
+    if corpus == "topic":
+        articles = _published(_settings(context))
+    elif corpus is not None:
+        articles = _articles_in(Path(corpus))
+    texts = None if articles is None else (article_text(a.title, a.abstract, a.body) for a in articles)
+    export_encoder(model, out, dims=dims, corpus=texts, precision=precision.value)
+
+
+def _published(settings: Settings) -> Iterator[Article]:
+    """What is in the topic ``articles`` now; what cannot be used is left out, as a worker would."""
+    from contract.errors import BadRecord
+    from contract.messages import decode_article
+    from streams.admin import require_topics
+    from streams.table import read_to_end
+
+    topics = Topics(settings, "")
+    require_topics(settings, [spec for spec in topics.specs() if spec.name == topics.articles])
+    for record in read_to_end(settings, topics.articles, name="export"):
         try:
-            articles = [decode(Article, line) for line in corpus.read_bytes().splitlines()]
-        except OSError as error:
-            raise SettingsError(f"cannot read the corpus {corpus}: {error.strerror}") from None
-        texts = [article_text(a.title, a.abstract, a.body) for a in articles]
-    export_encoder(model, out, dims=dims, corpus=texts)
+            article = decode_article(record.key(), record.value())
+        except BadRecord:
+            continue
+        if article is not None:
+            yield article
+
+
+def _articles_in(path: Path) -> Iterator[Article]:
+    from contract.errors import BadRecord
+    from contract.messages import Article, decode
+
+    number = 0
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007  the message below says which line it was
+                if line.strip():
+                    yield decode(Article, line)
+    except OSError as error:
+        raise SettingsError(f"cannot read the corpus {path}: {error.strerror}") from None
+    except BadRecord as error:
+        raise SettingsError(f"line {number} of the corpus {path} is not an article: {error.detail}") from None
+
+
+@app.command("doctor")
+def doctor(context: typer.Context) -> None:
+    """Check device, providers, versions, model, broker and topics: each is ok, or it says what to do."""
+    from consumers.doctor import examine
+
+    findings = examine(_settings(context), lambda settings: _model(settings)[0])
+    for finding in findings:
+        typer.echo(f"{'ok' if finding.ok else 'TO DO':6}{finding.about:11}{finding.says}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def create_app(settings: Settings, view: FeedView, streams: Streams, ready: Call
         ARTICLES_HELD.set(view.articles)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    control_url: str | None = getattr(settings, "control_url", "") or None
+    control_url = settings.control_url or None
 
     @get("/")
     async def page() -> Response[bytes]:

@@ -13,11 +13,11 @@ from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_lists import Publication, RankerLists
 from contract.errors import TransactionFailed
 from contract.messages import encode
-from contract.records import decode_stats
+from contract.records import SOURCE_PREFIX, decode_stats
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.decay import Decay
-from encoders.fold import STATS_HALF_LIFE_MS
+from encoders.fold_rules import STATS_HALF_LIFE_MS
 from ranking.popularity import Popularity
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
@@ -62,8 +62,9 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         )
         source = stack.enter_context(closing(group))
         while not stop.requested:
-            # 1. Consume changed users, new articles and statistics.
-            records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            # 1. Consume changed users, new articles and statistics; a batch fills while nobody waits for a ranking.
+            seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000
+            records = source.consume(settings.batch_events, seconds)
             now = _now_ms()
             _count_in(popularity, stats.poll(limit=20_000))
             lists.take_articles(articles.poll(), now)
@@ -102,8 +103,9 @@ def _now_ms() -> int:
 
 def _count_in(popularity: Popularity, records: Iterable[Record]) -> None:
     for record in records:
-        value = record.value()
-        popularity.put(record.partition(), text_key(record), None if value is None else decode_stats(value))
+        key, value = text_key(record), record.value()
+        if not key.startswith(SOURCE_PREFIX):
+            popularity.put(record.partition(), key, None if value is None else decode_stats(value))
 
 
 def _count(publications: Sequence[Publication], lists: RankerLists) -> None:

@@ -10,36 +10,29 @@ from consumers.article_view import ArticleChange
 from contract.errors import BadRecord, SetupError
 from contract.messages import decode_event
 from contract.murmur2 import partition_of
-from contract.records import PARTITION_KEY, PartitionTotals, decode_stats, decode_totals, decode_user
+from contract.records import PARTITION_KEY, PartitionTotals, decode_co_reads, decode_stats, decode_totals, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import ArticleTable
 from encoders.decay import Decay
-from encoders.fold import FOLDED_KINDS, Arrival, Fold, FoldLimits
-from encoders.user_state import PartitionState, UserState
+from encoders.decayed import DecayedSums
+from encoders.fold import Fold
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS, Arrival, FoldLimits
+from encoders.user_state import PartitionState
 from streams.record import Record, text_key
 from streams.restore import Restore
 
 
 @dataclass
 class Batch:
-    """Staged folds by partition, the records that could not be used, and the totals before."""
+    """Staged folds by partition, and the records that could not be used."""
 
     folds: dict[int, Fold] = field(default_factory=dict)
     bad: list[tuple[Record, BadRecord]] = field(default_factory=list)
-    before: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         return bool(self.folds)
-
-    def outcomes(self) -> dict[str, int]:
-        """By how much each total of an outcome grew."""
-        grown = dict.fromkeys(("folded", "waiting", "duplicate", "dead"), 0)
-        for partition, fold in self.folds.items():
-            for (outcome, _), before, now in zip(grown.items(), self.before[partition], _totals(fold), strict=True):
-                grown[outcome] += now - before
-        return grown
 
 
 class UserTables:
@@ -52,11 +45,7 @@ class UserTables:
         self._articles = articles
         self._partitions: dict[int, PartitionState] = {}
         self._unsettled: set[str] = set()
-        self._limits = FoldLimits(
-            waiting_clicks=settings.waiting_clicks,
-            waiting_ms=round(settings.waiting_hours * 3_600_000),
-            user_ttl_ms=round(settings.user_ttl_days * 86_400_000),
-        )
+        self._limits = FoldLimits.of(settings)
 
     def user_count(self) -> int:
         return sum(len(state.users) for state in self._partitions.values())
@@ -70,13 +59,18 @@ class UserTables:
         Raises :class:`SetupError` where a state holds events that are still to be read by the group's offsets.
         """
         restored = {p: PartitionState(p) for p in restore.committed}
-        for topic, apply in ((self._topics.user_vectors, _apply_user), (self._topics.article_stats, _apply_stats)):
+        changelogs = (
+            (self._topics.user_vectors, _apply_user),
+            (self._topics.article_stats, _apply_stats),
+            (self._topics.co_reads, _apply_co_reads),
+        )
+        for topic, apply in changelogs:
             restore.read(topic, lambda record, apply=apply: apply(restored[record.partition()], record))  # type: ignore[misc]
         for partition, state in restored.items():
             if partition not in restore.damaged:
                 self._check_offset(state, restore.committed[partition])
                 self._partitions[partition] = state
-                self._unsettled |= state.waiting_for.keys() | state.stats.keys()
+                self._unsettled |= state.waiting_for.keys() | state.stats.keys() | state.co_reads.keys()
 
     def drop(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
@@ -91,7 +85,8 @@ class UserTables:
         for record, _ in bad:
             dead[record.partition()].append(record.timestamp()[1])
         for partition, state in self._partitions.items():
-            settled = [a for a in self._unsettled if a in state.waiting_for or a in state.stats]
+            counted = state.stats, state.co_reads
+            settled = [a for a in self._unsettled if a in state.waiting_for or any(a in of for of in counted)]
             if not (settled or partition in arrivals or partition in dead):
                 continue
             fold = Fold(state, self._articles, self._model, self._limits)
@@ -101,7 +96,6 @@ class UserTables:
             fold.finish()
             if fold.changed:
                 batch.folds[partition] = fold
-                batch.before[partition] = _totals(state)
         if not batch.folds:
             self._unsettled.clear()
         return batch
@@ -136,8 +130,6 @@ class UserTables:
                 assert value is not None
                 if event.user_id not in self._partitions[partition].users:
                     self._check_partition(key, partition)
-                if event.kind not in FOLDED_KINDS:
-                    raise BadRecord("kind_not_folded", f"this version does not fold {event.kind!r} events yet")
             except BadRecord as error:
                 bad.append((record, error))
                 continue
@@ -153,19 +145,20 @@ class UserTables:
             )
 
 
-def _totals(state: PartitionState | Fold) -> tuple[int, int, int, int]:
-    totals = state.totals
-    return totals.folded, totals.waiting, totals.duplicate, totals.dead
-
-
 def _apply_user(state: PartitionState, record: Record) -> None:
     value = record.value()
     if record.key() == PARTITION_KEY:
         state.totals = PartitionTotals() if value is None else decode_totals(value)
     else:
-        state.put(text_key(record), None if value is None else UserState.from_record(decode_user(value)))
+        state.put(text_key(record), None if value is None else decode_user(value))
 
 
 def _apply_stats(state: PartitionState, record: Record) -> None:
     value = record.value()
     state.put_stats(text_key(record), None if value is None else decode_stats(value))
+
+
+def _apply_co_reads(state: PartitionState, record: Record) -> None:
+    value = record.value()
+    sums = None if value is None else DecayedSums.of(decode_co_reads(value), CO_READS_HALF_LIFE_MS)
+    state.put_co_reads(text_key(record), sums)

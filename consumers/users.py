@@ -8,12 +8,15 @@ from contextlib import ExitStack, closing, suppress
 from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.article_view import ArticleView
+from consumers.batching import Batching
 from consumers.user_tables import Batch, UserTables
 from contract.errors import TransactionFailed
+from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, encode_plain, encode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.decay import Decay
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS
 from streams.dead_letters import DeadLetter
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
@@ -21,7 +24,11 @@ from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Stop, Stopped
 
 NAME = "users"
-EVENTS = Counter("stoppress_events_total", "Events by what became of them", ["outcome"])
+EVENTS = Counter("stoppress_events_total", "Events by kind and what became of them", ["kind", "outcome"])
+SHOWN = Counter("stoppress_impressions_total", "Items seen, as counted in statistics", ["position", "reason"])
+CLICKED = Counter("stoppress_clicks_total", "Clicks, as counted in statistics", ["position", "reason"])
+LIMITED = Counter("stoppress_rate_limited_events_total", "Events of users too fast to count in statistics")
+ABSORBS = Counter("stoppress_absorbs_written_total", "What merged users handed over, in records")
 BATCH = Histogram("stoppress_users_batch_events", "Events in a batch", buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384))
 FOLD_SECONDS = Histogram(
     "stoppress_fold_seconds", "Decoding and folding one batch",
@@ -34,7 +41,7 @@ WAITING = Gauge("stoppress_waiting_events", "Events that wait for their article'
 def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
     """Fold until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
-    changelogs = [topics.user_vectors, topics.article_stats]
+    changelogs = [topics.user_vectors, topics.article_stats, topics.co_reads]
     pulse = Pulse(stop, health)
     with suppress(Stopped), ExitStack() as stack:
         view = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
@@ -46,9 +53,10 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
             settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse
         )
         source = stack.enter_context(closing(group))
+        batching = Batching(settings.batch_events, settings.batch_wait_ms / 1000)
         while not stop.requested:
-            # 1. Consume what has come within the batching time, and the vectors that came meanwhile.
-            records = source.consume(settings.batch_events, settings.batch_wait_ms / 1000)
+            # 1. Consume what has come, more of it the more there is, and the vectors that came meanwhile.
+            records = batching.consume(source.consume)
             if not source.assigned:
                 continue  # what is revoked may be another's by now
             # 2. Fold on staged state; nothing current is touched.
@@ -60,7 +68,7 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
                 try:
                     # 3. Write states, statistics, totals, dead letters and offsets in one transaction.
                     with output.transaction(source, source.positions_after(records)):
-                        _send(output, topics, batch)
+                        _send(output, topics, settings.partitions, batch)
                 except TransactionFailed:
                     # 4a. Aborted or unknown: go back to the committed offsets, and restore what they do not fit.
                     source.reread()
@@ -70,19 +78,25 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
                 _count(batch, len(records), tables)
 
 
-def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
+def _send(output: TransactionalOutput, topics: Topics, partitions: int, batch: Batch) -> None:
     for partition, fold in batch.folds.items():
         for user_id, state in fold.users.items():
-            value = None if state is None else encode_user(state.to_record())
+            value = None if state is None else encode_user(state)
             output.send(topics.user_vectors, user_id.encode(), value, partition)
-        for article_id, stats in fold.stats.items():
+        for article, stats in fold.stats.items():
             value = None if stats is None else encode_plain(stats)
-            output.send(topics.article_stats, article_id.encode(), value, partition)
+            output.send(topics.article_stats, article.encode(), value, partition)
+        for article, sums in fold.co_reads.items():
+            value = None if sums is None else encode_plain(sums.to_co_reads(CO_READS_HALF_LIFE_MS))
+            output.send(topics.co_reads, article.encode(), value, partition)
         output.send(topics.user_vectors, PARTITION_KEY, encode_plain(fold.totals), partition)
+        for absorb in fold.absorbs:
+            key = absorb.user_id.encode()
+            output.send(topics.user_events, key, absorb.value, partition_of(key, partitions))
         for dropped in fold.dropped:
             error, waited = dropped.error, dropped.waited
             DeadLetter(
-                topics.user_events, partition, waited.offset, NAME, error.reason, error.detail,
+                topics.user_events, dropped.partition, waited.offset, NAME, error.reason, error.detail,
                 dropped.user_id.encode(), waited.value,
             ).send(output, topics.dead_letters)  # fmt: skip
     for message, error in batch.bad:
@@ -92,8 +106,14 @@ def _send(output: TransactionalOutput, topics: Topics, batch: Batch) -> None:
 def _count(batch: Batch, records: int, tables: UserTables) -> None:
     if records:
         BATCH.observe(records)
-    for outcome, count in batch.outcomes().items():
-        if count > 0:
-            EVENTS.labels(outcome).inc(count)
+    for fold in batch.folds.values():
+        for outcome in ("folded", "waiting", "duplicate", "dead"):
+            for kind, count in getattr(fold.account, outcome).items():
+                EVENTS.labels(kind, outcome).inc(count)
+        for way, count in fold.statistics.ways().items():
+            metric = SHOWN if way.kind == "impression" else CLICKED
+            metric.labels("" if way.position is None else way.position, way.reason).inc(count)
+        LIMITED.inc(fold.limited)
+        ABSORBS.inc(len(fold.absorbs))
     USERS.set(tables.user_count())
     WAITING.set(tables.waiting_count())

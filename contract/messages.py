@@ -40,6 +40,7 @@ CauseKind = Literal["event", "article", "withdrawal", "refresh", "start"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PLACEMENTS: tuple[str, ...] = get_args(Placement)
 ARTICLE_KINDS = frozenset({"click", "dwell", "like", "dislike", "share"})
+CARRIED_KINDS = ARTICLE_KINDS | {"follow", "mute"}
 
 Id = Annotated[
     str,
@@ -76,7 +77,7 @@ class Article(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
 
 
-class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One item of an impression, as the list that showed it gave it."""
 
     article_id: Id
@@ -86,16 +87,33 @@ class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     propensity: Annotated[float | None, Meta(description="Probability with which it was shown there.")] = None
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An event that an absorb carries over. ``offset`` is given where the event had not been folded yet."""
+
+    event: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="A click, dwell, like, dislike, share, follow or mute, as sent.",
+            extra_json_schema={"type": "object"},
+        ),
+    ]
+    partition: Annotated[int, Meta(ge=-1, le=1 << 31, description="Where its record lay.")] = -1
+    offset: Annotated[int, Meta(ge=-1, le=1 << 62, description="Where its record lay.")] = -1
+    timestamp: Annotated[Time, Meta(description="Its record's, epoch milliseconds; 0: not known.")] = 0
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Something a user did, key ``user_id``. An empty ``event_id`` is never a duplicate."""
 
     user_id: Id
     kind: Kind
     at: Annotated[int, Meta(ge=0, description="Epoch milliseconds, UTC; never later than the record's timestamp.")]
     event_id: Annotated[str, Meta(description="Makes the event count once where it is sent again.")] = ""
-    article_id: Annotated[str, Meta(description="Of a click, dwell, like, dislike or share.")] = ""
+    article_id: Annotated[
+        str, Meta(description="Of a click, dwell, like, dislike or share; of a follow or mute, where it was made.")
+    ] = ""
     shown: Annotated[list[ShownItem], Meta(description="Of an impression: the items seen.")] = []
-    events: Annotated[list[dict[str, Any]], Meta(description="Of an absorb: the events carried over.")] = []
+    events: Annotated[list[Carried], Meta(description="Of an absorb: the events carried over.")] = []
     target: Annotated[str, Meta(description="Of a follow, mute or merge: entity, author, category or user.")] = ""
     dwell_ms: Annotated[int | None, Meta(description="Of a dwell: the milliseconds spent reading.")] = None
     list_id: Annotated[str, Meta(description="The list in which it happened.")] = ""
@@ -106,7 +124,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
+class Cause(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The oldest record that asked for this list; ``at`` is its Kafka timestamp."""
 
     kind: CauseKind
@@ -151,12 +169,13 @@ def decode(message: type[Message], value: bytes | None) -> Message:
     if value is None:
         raise BadRecord("null_value", f"the value is null; send a JSON {message.__name__}")
     _check_size(message.__name__, value, _max_bytes[message])  # a compressed batch carries more than its topic's limit
+    if not value.isascii():
+        try:
+            value.decode()  # msgspec looks only at the fields it knows
+        except UnicodeDecodeError as error:
+            raise BadRecord("invalid_utf8", f"{message.__name__}: {error}") from None
     try:
-        text = value.decode()  # msgspec looks only at the fields it knows
-    except UnicodeDecodeError as error:
-        raise BadRecord("invalid_utf8", f"{message.__name__}: {error}") from None
-    try:
-        decoded: Message = _decoders[message].decode(text)
+        decoded: Message = _decoders[message].decode(value)
         return decoded
     except msgspec.ValidationError as error:
         reason = "unknown_kind" if "`$.kind`" in str(error) and "enum" in str(error) else "wrong_shape"
@@ -207,7 +226,33 @@ def decode_event(key: bytes | None, value: bytes | None) -> Event:
     event = decode(Event, value)
     if event.user_id != user_id:
         raise BadRecord("key_mismatch", f"key {user_id!r} is not the user_id {event.user_id!r} inside")
-    check_id("user_id", user_id)
+    _check_event(event, value)
+    return event
+
+
+def decode_waiting(value: bytes) -> Event:
+    """Decode and check an event that waited: its key may be gone, its user is the one inside."""
+    event = decode(Event, value)
+    if event.kind not in ARTICLE_KINDS:
+        raise BadRecord("wrong_shape", f"Event: a {event.kind} cannot wait for an article")
+    _check_event(event, value)
+    return event
+
+
+def decode_carried(carried: Carried) -> Event:
+    """Decode and check an event that an absorb carries."""
+    value = bytes(carried.event)
+    if carried.offset >= 0:
+        return decode_waiting(value)
+    event = decode(Event, value)
+    if event.kind not in CARRIED_KINDS:
+        raise BadRecord("wrong_shape", f"Event: an absorb cannot carry {event.kind!r} events")
+    _check_event(event, value)
+    return event
+
+
+def _check_event(event: Event, value: bytes | None) -> None:
+    check_id("user_id", event.user_id)
     if event.event_id:
         check_id("event_id", event.event_id)
     if event.kind in ARTICLE_KINDS:
@@ -220,7 +265,19 @@ def decode_event(key: bytes | None, value: bytes | None) -> Event:
             raise BadRecord("wrong_shape", "Event: an impression needs the items it showed in `shown`")
         for item in event.shown:
             check_id("shown[].article_id", item.article_id)
-    return event
+    elif event.kind in ("follow", "mute", "merge"):
+        check_id("target", event.target)
+        if event.article_id:
+            check_id("article_id", event.article_id)
+        if event.kind == "merge" and event.target == event.user_id:
+            raise BadRecord(
+                "wrong_shape", f"Event: {event.user_id!r} is merged into itself; `target` is the other user"
+            )
+    elif event.kind == "absorb":
+        if not event.events:
+            raise BadRecord("wrong_shape", "Event: an absorb needs what it carries in `events`")
+        for carried in event.events:
+            decode_carried(carried)
 
 
 def _check_size(what: str, value: bytes | None, limit: int) -> None:

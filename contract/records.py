@@ -3,7 +3,8 @@
     article-vectors.G   head (magic, version, d, times), d float32, map of metadata
     user-vectors.G      head (magic, version, S, proof, times), S float32, map of windows;
                         under ``~partition``: the partition's totals
-    article-stats.G     map of decayed counts
+    article-stats.G     map of decayed counts; also under ``~source/NAME``
+    co-reads.G          map of 64-bit hashes and decayed weights
 
 New fields get defaults, unknown ones are ignored; a higher version is refused with
 :class:`~contract.errors.UnreadableState`, since an older reader would drop what it can't know.
@@ -14,14 +15,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import UnreadableState
-from contract.messages import Cause, Placement
+from contract.messages import Cause, Kind, Placement
 
 VERSION = 1
 PARTITION_KEY = b"~partition"
@@ -61,51 +62,86 @@ class ArticleRecord(msgspec.Struct, frozen=True):
     meta: ArticleMeta
 
 
-class Waiting(msgspec.Struct, frozen=True, array_like=True):
-    """An event on an article without a vector, as it came; ``timestamp`` is its record's."""
+class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event on an article without a vector, as it came; ``timestamp`` is its record's.
+
+    ``carried_from`` is -1, or the partition in which its record lay, where an absorb carried it over from another
+    user: there it has been counted as folded. ``counted``: the statistics have it already.
+    """
 
     article_id: str
     offset: int
     timestamp: int
     value: bytes
+    carried_from: int = -1
+    counted: bool = False
 
 
-class Windows(msgspec.Struct, omit_defaults=True):
+class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     """The bounded rest of a user's state, oldest first; ids as 64-bit hashes, uint64 bytes.
 
-    ``shown`` and ``shown_counts`` (uint8) go together. ``cause`` is the oldest event since the
-    record before that asks for a ranking.
+    ``read_kinds`` (uint8, the bits of :data:`KIND_BITS`) goes with ``read``, ``shown_counts`` (uint8)
+    with ``shown``. ``recents`` are the last events on articles, see :func:`recents_of`. ``affinities``
+    are pairs of a category's hash and its float64 weight as of ``affinities_at``. ``minute`` is the
+    last minute of event time, in which ``minute_events`` came; up to ``limited_until`` the user does not
+    count in statistics. ``cause`` is the oldest event since the record before that asks for a ranking.
+
+    Values are replaced, never written into, so a shallow copy is a copy.
     """
 
     read: bytes = b""
+    read_kinds: bytes = b""
     seen: bytes = b""
     shown: bytes = b""
     shown_counts: bytes = b""
-    waiting: list[Waiting] = []
+    recents: bytes = b""
+    follows: tuple[str, ...] = ()
+    mutes: tuple[str, ...] = ()
+    affinities: bytes = b""
+    affinities_at: int = 0
+    minute: int = 0
+    minute_events: int = 0
+    limited_until: int = 0
+    waiting: tuple[Waiting, ...] = ()
     cause: Cause | None = None
 
 
-class UserRecord(msgspec.Struct, frozen=True):
-    """A user's state: float32 [S] as of event time ``at``.
+class Recent(NamedTuple):
+    """One of the last events on articles: the article's hash and the time it happened."""
+
+    article: int
+    at: int
+    kind: Kind
+    dwell_ms: int
+
+
+class UserRecord(msgspec.Struct, gc=False):
+    """A user's state: ``numbers`` are float32 [S], little-endian, as of event time ``at``.
 
     ``last_offset`` is the last record taken into it, ``folded`` and ``hash_sum`` the count and the
     64-bit sum of hash(partition, offset) of the events folded since it began, ``timestamp`` the
     Kafka timestamp of its last record.
     """
 
-    vector: NDArray[np.float32]
-    last_offset: int
-    folded: int
-    hash_sum: int
-    at: int
-    timestamp: int
-    windows: Windows
+    numbers: bytes
+    last_offset: int = -1
+    folded: int = 0
+    hash_sum: int = 0
+    at: int = 0
+    timestamp: int = 0
+    windows: Windows = msgspec.field(default_factory=Windows)
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The numbers as an array that cannot be written to."""
+        return np.frombuffer(self.numbers, "<f4")
 
 
 class PartitionTotals(msgspec.Struct, omit_defaults=True):
     """What became of all records read from one partition of ``user-events``.
 
-    read = folded + waiting + duplicate + dead; ``hash_sum`` is over the folded.
+    read = folded + waiting + duplicate + dead; ``hash_sum`` is over the folded. ``reasons`` and ``sources``
+    are the names under which statistics are kept apart here, in the order in which they came.
     """
 
     read: int = 0
@@ -116,24 +152,56 @@ class PartitionTotals(msgspec.Struct, omit_defaults=True):
     hash_sum: int = 0
     timestamp: int = 0
     version: int = VERSION
+    reasons: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
-class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Impressions and clicks of one article in one partition, decayed to event time ``at``."""
+class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Impressions and clicks of one article or source in one partition, decayed to event time ``at``.
+
+    ``positions`` (by the first position of each bucket) and ``reasons`` hold impressions and clicks of those
+    whose position and reason were told.
+    """
 
     at: int
     impressions: float
     clicks: float
     version: int = VERSION
+    positions: dict[int, tuple[float, float]] = {}
+    reasons: dict[str, tuple[float, float]] = {}
 
 
-Record = TypeVar("Record", ArticleMeta, Windows, PartitionTotals, ArticleStats)
+class CoReads(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an article's readers read next: 64-bit hashes (uint64 bytes) and weights (float64 bytes) as of ``at``."""
+
+    at: int
+    articles: bytes
+    weights: bytes
+    version: int = VERSION
+
+
+SOURCE_PREFIX = "~source/"
+KIND_BITS: dict[Kind, int] = {"click": 1, "dwell": 2, "like": 4, "share": 8, "dislike": 16}
+_KIND_OF_BIT = {bit: kind for kind, bit in KIND_BITS.items()}
+RECENT = struct.Struct("<QqI")  # hash, time, bit of the kind << 16 | dwell_ms
+
+
+def recents_of(windows: Windows) -> list[Recent]:
+    """Return the last events on articles, oldest first."""
+    return [
+        Recent(article, at, _KIND_OF_BIT[what >> 16], what & 0xFFFF)
+        for article, at, what in RECENT.iter_unpack(windows.recents)
+    ]
+
+
+Record = TypeVar("Record", ArticleMeta, Windows, PartitionTotals, ArticleStats, CoReads)
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_meta = msgspec.msgpack.Decoder(ArticleMeta).decode
 _unpack_windows = msgspec.msgpack.Decoder(Windows).decode
 _unpack_totals = msgspec.msgpack.Decoder(PartitionTotals).decode
 _unpack_stats = msgspec.msgpack.Decoder(ArticleStats).decode
+_unpack_co_reads = msgspec.msgpack.Decoder(CoReads).decode
 
 
 def encode_article(record: ArticleRecord) -> bytes:
@@ -146,30 +214,40 @@ def encode_article(record: ArticleRecord) -> bytes:
 
 def decode_article(value: bytes) -> ArticleRecord:
     """Inverse of :func:`encode_article`. Raises :class:`UnreadableState`."""
-    vector, (published_at, expires_at, cause_at), rest = _open(_ARTICLE_HEAD, b"AV", value)
-    return ArticleRecord(vector, published_at, expires_at, cause_at, _unpacked(_unpack_meta, rest))
+    numbers, (published_at, expires_at, cause_at), rest = _open(_ARTICLE_HEAD, b"AV", value)
+    return ArticleRecord(
+        np.frombuffer(numbers, "<f4"), published_at, expires_at, cause_at, _unpacked(_unpack_meta, rest)
+    )
 
 
 def encode_user(record: UserRecord) -> bytes:
     """Return the value for ``user-vectors.G``."""
     head = _USER_HEAD.pack(
-        b"UV", VERSION, len(record.vector),
+        b"UV", VERSION, len(record.numbers) // 4,
         record.last_offset, record.folded, record.hash_sum, record.at, record.timestamp,
     )  # fmt: skip
-    return head + record.vector.astype("<f4", copy=False).tobytes() + _pack(record.windows)
+    return head + record.numbers + _pack(record.windows)
 
 
 def decode_user(value: bytes) -> UserRecord:
     """Inverse of :func:`encode_user`. Raises :class:`UnreadableState`."""
-    vector, (last_offset, folded, hash_sum, at, timestamp), rest = _open(_USER_HEAD, b"UV", value)
+    numbers, (last_offset, folded, hash_sum, at, timestamp), rest = _open(_USER_HEAD, b"UV", value)
     windows = _unpacked(_unpack_windows, rest)
-    hashes = (windows.read, windows.seen, windows.shown)
-    if any(len(window) % 8 for window in hashes) or len(windows.shown) != 8 * len(windows.shown_counts):
-        raise UnreadableState("a UV record has windows that are no 64-bit hashes, or not one count for each shown")
-    return UserRecord(vector, last_offset, folded, hash_sum, at, timestamp, windows)
+    windows.read_kinds = windows.read_kinds or bytes(len(windows.read) // 8)
+    if (
+        (len(windows.seen) | len(windows.shown) | len(windows.read)) % 8
+        or len(windows.shown) != 8 * len(windows.shown_counts)
+        or len(windows.read) != 8 * len(windows.read_kinds)
+        or len(windows.affinities) % 16
+        or len(windows.recents) % RECENT.size
+    ):
+        raise UnreadableState(
+            "a UV record has windows whose bytes are no whole entries, or whose parts differ in length"
+        )
+    return UserRecord(numbers, last_offset, folded, hash_sum, at, timestamp, windows)
 
 
-def encode_plain(record: PartitionTotals | ArticleStats) -> bytes:
+def encode_plain(record: PartitionTotals | ArticleStats | CoReads) -> bytes:
     """Return the value for a record without a vector."""
     return _pack(record)
 
@@ -188,6 +266,15 @@ def decode_stats(value: bytes) -> ArticleStats:
     return stats
 
 
+def decode_co_reads(value: bytes) -> CoReads:
+    """Return what an article's readers read next. Raises :class:`UnreadableState`."""
+    co_reads = _unpacked(_unpack_co_reads, value)
+    _check_version(co_reads.version)
+    if len(co_reads.articles) != len(co_reads.weights) or len(co_reads.articles) % 8:
+        raise UnreadableState("a co-reads record has not one 64-bit weight for each article")
+    return co_reads
+
+
 def _unpacked(unpack: Callable[[bytes], Record], value: bytes) -> Record:
     try:
         return unpack(value)
@@ -195,7 +282,7 @@ def _unpacked(unpack: Callable[[bytes], Record], value: bytes) -> Record:
         raise UnreadableState(f"a state record is damaged: {error}") from None
 
 
-def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[NDArray[np.float32], tuple[int, ...], bytes]:
+def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[bytes, tuple[int, ...], bytes]:
     if len(value) < head.size or value[:2] != magic:
         raise UnreadableState(f"not a {magic.decode()} record: {value[:16]!r}")
     _, version, size, *numbers = head.unpack_from(value)
@@ -203,7 +290,7 @@ def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[NDArray[np.f
     end = head.size + 4 * size
     if len(value) <= end:
         raise UnreadableState(f"a {magic.decode()} record of {len(value)} bytes is cut short")
-    return np.frombuffer(value, "<f4", size, head.size), tuple(numbers), value[end:]
+    return value[head.size : end], tuple(numbers), value[end:]
 
 
 def _check_version(version: int) -> None:

@@ -54,6 +54,8 @@ _BEYOND_THE_CLASSES: dict[str, dict[str, Any]] = {
             _where(sorted(ARTICLE_KINDS), "article_id", _ID),
             _where(["dwell"], "dwell_ms", {"type": "integer", "minimum": 0}),
             _where(["impression"], "shown", {"minItems": 1}),
+            _where(["follow", "merge", "mute"], "target", _ID),
+            _where(["absorb"], "events", {"minItems": 1}),
         ],
     },
     "list": {},

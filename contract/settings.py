@@ -83,6 +83,17 @@ class Settings(BaseSettings):
     event_retention_days: float = Field(7.0, gt=0, le=3650, description="how long events and dead letters are kept")
     waiting_clicks: int = Field(32, ge=1, le=512, description="clicks of a user that may wait for a vector")
     waiting_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long they may wait")
+    recent_events: int = Field(50, ge=1, le=1024, description="a user's last events on articles that are kept")
+    read_articles: int = Field(128, ge=1, le=4096, description="articles a user read last that are kept")
+    shown_articles: int = Field(128, ge=1, le=4096, description="articles a user was shown last that are kept")
+    seen_event_ids: int = Field(64, ge=1, le=4096, description="a user's last event ids, to know what is sent twice")
+    followed_targets: int = Field(64, ge=1, le=1024, description="what a user may follow; the newest are kept")
+    muted_targets: int = Field(64, ge=1, le=1024, description="what a user may mute; the newest are kept")
+    category_affinities: int = Field(16, ge=1, le=256, description="categories whose weight is kept for a user")
+    co_reads: int = Field(32, ge=1, le=256, description="articles read next that are kept for an article")
+    events_per_minute: int = Field(
+        120, ge=1, description="a user with more, by the events' own times, does not count in statistics for an hour"
+    )
 
     list_length: int = Field(20, ge=1, le=200, description="items of a list")
     explain: bool = Field(False, description="put the score's parts into each item")

@@ -38,6 +38,7 @@ class Topics:
         self.article_vectors = f"{prefix}article-vectors.{generation}"
         self.user_vectors = f"{prefix}user-vectors.{generation}"
         self.article_stats = f"{prefix}article-stats.{generation}"
+        self.co_reads = f"{prefix}co-reads.{generation}"
         self.recommendations = f"{prefix}recommendations"
         self.dead_letters = f"{prefix}dead-letters"
 
@@ -78,6 +79,7 @@ class Topics:
             TopicSpec(self.article_vectors, s.article_partitions, compact_delete),
             TopicSpec(self.user_vectors, s.partitions, compact | largest_size),
             TopicSpec(self.article_stats, s.partitions, compact),
+            TopicSpec(self.co_reads, s.partitions, compact),
             TopicSpec(self.recommendations, s.partitions, compact),
             TopicSpec(self.dead_letters, s.article_partitions, by_time | largest_size),
         ]

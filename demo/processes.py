@@ -66,7 +66,7 @@ class Child:
                 start_new_session=True,
             )
         assert self._process.stdout is not None
-        self.pid = int(self._process.stdout.readline())
+        self.pid = int(self._process.stdout.readline() or 0)  # nothing: even the guard has died
         if self._on_line:
             self._reader = threading.Thread(target=self._read_lines, name=f"{self.name}-lines", daemon=True)
             self._reader.start()
@@ -90,7 +90,7 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process itself, not to its guard."""
-        if self.running:
+        if self.running and self.pid:
             try:
                 os.kill(self.pid, number)
             except ProcessLookupError:

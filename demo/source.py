@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ class Source:
         log.unlink(missing_ok=True)
         self._room = room
         self._child = Child("source", arguments, env, log, on_line=self._take)
+        self._stopped = False
         self.live = threading.Event()
 
     def start(self) -> None:
@@ -47,14 +49,16 @@ class Source:
 
     @property
     def failed(self) -> bool:
-        """It ended by itself, and not well."""
-        return self.exit_code not in (None, 0)
+        """It did not end well; that a stop came before it could take one is no failure."""
+        well = (None, 0, 256 - signal.SIGTERM) if self._stopped else (None, 0)
+        return self.exit_code not in well
 
     def last_line(self) -> str:
         return self._child.last_line()
 
     def stop(self) -> None:
         """SIGTERM; it sends what is queued and its last line of progress. Blocks until it has ended."""
+        self._stopped = self._stopped or self.running
         self._child.stop(STOP_SECONDS)
 
     def _take(self, line: bytes) -> None:

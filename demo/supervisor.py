@@ -60,13 +60,13 @@ def run_demo(
 ) -> int:
     """Run until ``stop``, or ``seconds`` after the first live event; return the exit code. Blocks.
 
-    ``source`` are the arguments of the command that sends articles and events (``produce simulate …``);
-    ``strap`` says in the page's head what runs;
-    ``make_topics`` gives the topics of the settings it is handed. Raises :class:`SetupError` where
-    something that is needed is missing or taken.
+    ``source`` are the arguments of the command that sends articles and events (``produce simulate …``),
+    ``make_topics`` gives the topics of the settings it is handed, ``strap`` says in the page's head what
+    runs. Raises :class:`SetupError` where something that is needed is missing or taken.
     """
     if report is not None:
         check_writable(report)
+    topics = make_topics(settings)
     status = Status()
     with ExitStack() as stack:
         stack.enter_context(_alone_in(folder))
@@ -84,7 +84,6 @@ def run_demo(
                 "control_url": f"http://{HOST}:{control_listener.getsockname()[1]}",
             }
         )
-        topics = make_topics(settings)
         create_topics(settings, topics.specs())
         workers = {name: _child(name, settings, _free_port(), folder) for name in WORKERS}
         workers["feed"] = _child("feed", settings, feed_listener.getsockname()[1], folder)
@@ -163,7 +162,7 @@ class _Demo:
         self._status.say("stopping the source, then waiting until every event is accounted for")
         sender.stop()
         if sender.failed:
-            raise StoppressError(f"the source ended with exit code {sender.exit_code}: {sender.last_line()}")
+            raise _failed("the source", sender.exit_code, sender.last_line())
         limit = HURRIED_SECONDS if self._stop.requested else ACCOUNTED_SECONDS
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
@@ -195,8 +194,12 @@ class _Demo:
 
 
 def _died(child: Child) -> StoppressError:
-    error = SetupError if child.exit_code == SetupError.exit_code else StoppressError
-    return error(f"the {child.name} worker ended with exit code {child.exit_code}: {child.last_line()}")
+    return _failed(f"the {child.name} worker", child.exit_code, child.last_line())
+
+
+def _failed(who: str, exit_code: int | None, last_line: str) -> StoppressError:
+    error = SetupError if exit_code == SetupError.exit_code else StoppressError
+    return error(f"{who} ended with exit code {exit_code}: {last_line.removeprefix('stoppress: ')}")
 
 
 @contextmanager
@@ -220,9 +223,9 @@ def _start_broker(data: Path, status: Status) -> LocalBroker:
         time.sleep(TICK_SECONDS)
     shutil.rmtree(data, ignore_errors=True)
     try:
-        return LocalBroker.start(data, port=BROKER_PORT, say=status.say)
+        return LocalBroker.start(data, port=BROKER_PORT, throughput=True, say=status.say)
     except PortInUse:
-        return LocalBroker.start(data, port=0, say=status.say)
+        return LocalBroker.start(data, port=0, throughput=True, say=status.say)
 
 
 def _child(name: str, settings: Settings, port: int, folder: Path) -> Child:

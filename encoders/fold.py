@@ -1,86 +1,61 @@
 """The fold: events of one partition, in their order, into staged state.
 
 A pure function of the partition's state, the events and the article vectors known now. Nothing
-current is written to: :attr:`Fold.users`, ``stats`` and ``totals`` hold what is to become current
-once the transaction that carries them is known to be committed, and :meth:`Fold.adopt` does it.
+current is written to: what :class:`Fold` holds is to become current once the transaction that carries
+it is known to be committed, and :meth:`Fold.adopt` does it.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
-import msgspec
-import numpy as np
 
 from contract.errors import BadRecord
-from contract.messages import ARTICLE_KINDS, Cause, Event, decode_event
-from contract.records import ArticleStats, PartitionTotals, Waiting
-from encoders.articles import ArticleTable, hash64
+from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting
+from contract.records import KIND_BITS, RECENT, ArticleStats, PartitionTotals, UserRecord, Waiting, Windows
+from encoders.articles import ArticleTable, hash_bytes
 from encoders.decay import Decay
-from encoders.user_state import MASK64, PartitionState, UserState, event_hash
-
-WEIGHTS = {"click": 1.0, "like": 2.0, "share": 2.0, "dislike": -1.0}
-DWELL_FULL_MS = 60_000
-DWELL_WEIGHT = 0.5
-FOLDED_KINDS = ARTICLE_KINDS | {"impression", "forget"}
-ASKS_FOR_NO_RANKING = frozenset({"impression", "dwell"})
-STATS_HALF_LIFE_MS = 6 * 3_600_000
-
-
-@dataclass(frozen=True)
-class FoldLimits:
-    """The bounds of a user's state: window lengths in entries, times in ms."""
-
-    waiting_clicks: int = 32
-    waiting_ms: int = 24 * 3_600_000
-    user_ttl_ms: int = 180 * 86_400_000
-    read: int = 128
-    seen: int = 64
-    shown: int = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One good event with the place and Kafka timestamp of its record and its original value."""
-
-    offset: int
-    timestamp: int
-    event: Event
-    value: bytes
+from encoders.decayed import DecayedSums
+from encoders.fold_account import Account
+from encoders.fold_merge import absorbs_of
+from encoders.fold_moves import Moves
+from encoders.fold_rules import (
+    AFFINITY_HALF_LIFE_MS,
+    ASKS_FOR_NO_RANKING,
+    DWELL_FULL_MS,
+    IMPRESSION_WEIGHT,
+    LIMITED_MINUTES,
+    MINUTE_MS,
+    Absorb,
+    Arrival,
+    Dropped,
+    FoldLimits,
+    weight_of,
+)
+from encoders.fold_statistics import Statistics
+from encoders.user_state import MASK64, PartitionState, event_hashes, staged_copy
+from encoders.windows import find, note_rate, note_read, note_shown, note_target, push
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A waiting event that a bound pushed out: a dead letter."""
+class _Staged:
+    """A user's staged state; ``slot`` is its number in the batch."""
 
-    user_id: str
-    waited: Waiting
-    error: BadRecord
+    __slots__ = ("affinities", "slot", "state", "user_id", "windows")
 
-
-class _Identified(msgspec.Struct):
-    event_id: str = ""
-
-
-_identified = msgspec.json.Decoder(_Identified).decode
-
-
-class _Move:
-    """A vector to be added to a user's state."""
-
-    __slots__ = ("at", "row", "weight")
-
-    def __init__(self, at: int, row: int, weight: float) -> None:
-        self.at, self.row, self.weight = at, row, weight
+    def __init__(self, user_id: str, state: UserRecord, slot: int) -> None:
+        self.user_id = user_id
+        self.state = state
+        self.windows = state.windows
+        self.slot = slot
+        self.affinities: DecayedSums | None = None
 
 
 class Fold:
     """Folds one batch of one partition; use once.
 
-    Call :meth:`settle`, :meth:`take`, :meth:`finish` in this order, then read the staged ``users``
-    (None: forgotten), ``stats`` (None: article gone), ``totals`` and ``dropped``.
+    Call :meth:`settle`, :meth:`take`, :meth:`finish` in this order, then read the staged ``users`` (None: forgotten
+    or merged), ``stats`` and ``co_reads`` (None: article gone), ``totals``, and what else is to be written:
+    ``absorbs`` and ``dropped``. ``account`` and ``statistics`` count by kind what became of events, ``limited`` those
+    left out of statistics by the rate limit.
     """
 
     def __init__(self, current: PartitionState, articles: ArticleTable, model: Decay, limits: FoldLimits) -> None:
@@ -88,261 +63,275 @@ class Fold:
         self._articles = articles
         self._model = model
         self._limits = limits
-        self._moves: dict[str, list[_Move]] = {}
+        self._staged: dict[str, _Staged | None] = {}
+        self._slots: list[UserRecord] = []
+        self._moves = Moves()
+        self._nothing = bytes(4 * model.state_size)
         self._swept = False
-        self.users: dict[str, UserState | None] = {}
+        self.account = Account(current.partition, current.totals, limits)
+        self.statistics = Statistics(current, self.account.totals, articles, limits.co_reads)
+        self.users: dict[str, UserRecord | None] = {}
         self.stats: dict[str, ArticleStats | None] = {}
-        self.totals: PartitionTotals = msgspec.structs.replace(current.totals)
-        self.dropped: list[Dropped] = []
+        self.co_reads: dict[str, DecayedSums | None] = {}
+        self.absorbs: list[Absorb] = []
+        self.limited = 0
+
+    @property
+    def totals(self) -> PartitionTotals:
+        """The partition's totals; true after :meth:`finish`."""
+        return self.account.totals
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """Waiting events that a bound pushed out."""
+        return self.account.dropped
 
     @property
     def changed(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self.users or self.stats) or self.totals != self._current.totals
-
-    def take(self, arrivals: Iterable[Arrival]) -> None:
-        """Fold good events in the order of their offsets."""
-        for arrival in arrivals:
-            self.totals.read += 1
-            self.totals.timestamp = max(self.totals.timestamp, arrival.timestamp)
-            self._take_one(arrival)
-
-    def count_dead(self, timestamps: Sequence[int]) -> None:
-        """Count records of this partition that became dead letters before they came here."""
-        self.totals.read += len(timestamps)
-        self.totals.dead += len(timestamps)
-        self.totals.timestamp = max(self.totals.timestamp, *timestamps, 0)
+        """Whether there is anything to write; known after :meth:`finish`."""
+        return bool(self.users or self.stats or self.co_reads) or self.totals != self._current.totals
 
     def settle(self, article_ids: Iterable[str]) -> None:
         """Fold what waited for these articles, which now have a vector or are gone."""
         settled = dict.fromkeys(article_ids)
         for article_id in settled:
-            if self._articles.is_gone(article_id) and article_id in self._current.stats:
-                self.stats[article_id] = None
+            if self._articles.is_gone(article_id):
+                if article_id in self._current.stats:
+                    self.stats[article_id] = None
+                if article_id in self._current.co_reads:
+                    self.co_reads[article_id] = None
         users = {user_id for article_id in settled for user_id in self._current.waiting_for.get(article_id, ())}
         for user_id in sorted(users):
-            state = self._stage(user_id)
-            ready = [wait for wait in state.waiting if wait.article_id in settled]
-            state.waiting = [wait for wait in state.waiting if wait.article_id not in settled]
-            for wait in ready:
-                self._fold_waited(user_id, state, wait)
+            staged = self._stage(user_id)
+            waiting = staged.windows.waiting
+            staged.windows.waiting = tuple(wait for wait in waiting if wait.article_id not in settled)
+            for wait in waiting:
+                if wait.article_id in settled:
+                    self._fold_waited(staged, wait)
+
+    def take(self, arrivals: Iterable[Arrival]) -> None:
+        """Fold good events in the order of their offsets."""
+        arrivals = list(arrivals)
+        hashes = event_hashes(self._current.partition, [arrival.offset for arrival in arrivals])
+        totals = self.account.totals
+        totals.read += len(arrivals)
+        for arrival, hashed in zip(arrivals, hashes, strict=True):
+            if arrival.timestamp > totals.timestamp:
+                totals.timestamp = arrival.timestamp
+            self._take_one(arrival, hashed)
+
+    def count_dead(self, timestamps: Sequence[int]) -> None:
+        """Count records of this partition that became dead letters before they came here."""
+        self.account.count_dead(timestamps)
 
     def finish(self) -> None:
-        """Push out what waited too long and compute the vectors, all users at once."""
+        """Push out what waited too long, and compute vectors and statistics, all users at once."""
         self._sweep()
-        moved = [(user_id, moves) for user_id, moves in self._moves.items() if moves]
-        if not moved:
-            return
-        states = [self._staged(user_id) for user_id, _ in moved]
-        times = [max(state.at, *(m.at for m in moves)) for state, (_, moves) in zip(states, moved, strict=True)]
-        flat = [(u, times[u] - m.at, m.weight, m.row) for u, (_, moves) in enumerate(moved) for m in moves]
-        users, ages, weights, rows = zip(*flat, strict=True)
-        vectors = self._model.fold(
-            np.stack([state.vector for state in states]),
-            np.array([t - state.at for state, t in zip(states, times, strict=True)], np.float64),
-            np.array(users, np.intp),
-            self._articles.vectors[list(rows)],
-            np.array(ages, np.float64),
-            np.array(weights, np.float64),
-        )
-        for state, time, vector in zip(states, times, vectors, strict=True):
-            state.vector = vector.copy()
-            state.at = time
-        self._moves = {}
+        self._moves.apply(self._slots, self._articles, self._model)
+        for user_id, staged in self._staged.items():
+            if staged is None:
+                self.users[user_id] = None
+                continue
+            staged.state.hash_sum &= MASK64
+            if staged.affinities is not None:
+                staged.windows.affinities = staged.affinities.pairs()
+                staged.windows.affinities_at = staged.affinities.epoch * AFFINITY_HALF_LIFE_MS
+            self.users[user_id] = staged.state
+        self.account.finish()
+        self.stats |= self.statistics.stats()
+        self.co_reads |= self.statistics.co_reads
 
     def adopt(self) -> None:
         """Make the staged state current; only after its transaction is known to be committed."""
         for user_id, state in self.users.items():
             self._current.put(user_id, state)
-        for article_id, stats in self.stats.items():
-            self._current.put_stats(article_id, stats)
+        for key, stats in self.stats.items():
+            self._current.put_stats(key, stats)
+        for article_id, sums in self.co_reads.items():
+            self._current.put_co_reads(article_id, sums)
         self._current.totals = self.totals
         if self._swept:
             self._current.find_oldest_wait()
 
-    def _take_one(self, arrival: Arrival) -> None:
-        event = arrival.event
-        user_id = event.user_id
-        if event.kind == "forget":
-            self._forget(user_id, arrival.offset)
+    def _take_one(self, arrival: Arrival, hashed: int) -> None:
+        offset, timestamp, event, value = arrival
+        kind, account = event.kind, self.account
+        staged = self._staged.get(event.user_id) or self._stage(event.user_id)
+        if staged.windows.waiting:
+            account.drop_overdue(event.user_id, staged.windows)
+        if kind == "forget":
+            self._remove(staged, hashed, kind)
             return
-        state = self._stage(user_id)
-        self._drop_overdue(user_id, state)
-        if state.timestamp and arrival.timestamp - state.timestamp > self._limits.user_ttl_ms:
-            state = self._restart(user_id, state)
+        state = staged.state
+        if timestamp - state.timestamp > self._limits.user_ttl_ms and state.timestamp:
+            staged = self._restart(staged)
+            state = staged.state
+        windows = staged.windows
         if event.event_id:
-            seen = hash64(event.event_id)
-            if seen in state.seen:
-                self.totals.duplicate += 1
+            seen = hash_bytes(event.event_id)
+            if find(windows.seen, seen) >= 0:
+                account.duplicate[kind] += 1
                 return
-            _append(state.seen, seen, self._limits.seen)
-        state.timestamp = arrival.timestamp
-        if event.kind in ARTICLE_KINDS and not self._known(event.article_id):
-            self._wait(user_id, state, arrival)
+            windows.seen = push(windows.seen, seen, 8 * self._limits.seen)
+        state.timestamp = timestamp
+        at = min(timestamp, event.at)
+        note_rate(windows, at // MINUTE_MS, self._limits.events_per_minute, MINUTE_MS, LIMITED_MINUTES)
+        if kind in ARTICLE_KINDS and not self._known(event.article_id):
+            windows.waiting = (*windows.waiting, Waiting(event.article_id, offset, timestamp, value))
+            account.wait(kind)
+            account.bound(event.user_id, windows)
             return
-        if state.cause is None and event.kind not in ASKS_FOR_NO_RANKING:
-            state.cause = Cause(kind="event", id=event.event_id, at=arrival.timestamp)
-        self._fold(user_id, state, arrival.offset, arrival.timestamp, event)
-
-    def _fold_waited(self, user_id: str, state: UserState, wait: Waiting) -> None:
-        try:
-            event = decode_event(user_id.encode(), wait.value)
-        except BadRecord as error:  # let in by a version that was less strict
-            self._drop(user_id, state, wait, error)
+        if kind == "merge":
+            self.absorbs += absorbs_of(state, event, at, (self._current.partition, offset), self._articles)
+            self._remove(staged, hashed, kind)
             return
-        row = self._articles.row(wait.article_id)
-        if state.cause is None and row is not None and event.kind not in ASKS_FOR_NO_RANKING:
-            at = int(self._articles.cause_at[row]) or wait.timestamp
-            state.cause = Cause(kind="article", id=wait.article_id, at=at)
-        self.totals.waiting -= 1
-        self._fold(user_id, state, wait.offset, wait.timestamp, event)
-
-    def _fold(self, user_id: str, state: UserState, offset: int, timestamp: int, event: Event) -> None:
-        at = min(event.at, timestamp)
-        if event.kind == "impression":
-            for item in event.shown:
-                self._count(item.article_id, at, impressions=1.0)
-                _count_shown(state, hash64(item.article_id), self._limits.shown)
+        if windows.cause is None and kind not in ASKS_FOR_NO_RANKING:
+            windows.cause = Cause(kind="event", id=event.event_id, at=timestamp)
+        if kind == "impression":
+            self._impression(staged, event, at)
+        elif kind in ARTICLE_KINDS:
+            self._article(staged, event, at)
+        elif kind == "absorb":
+            self._absorb(staged, event, offset, timestamp)
         else:
-            article = hash64(event.article_id)
-            if article not in state.read:
-                _append(state.read, article, self._limits.read)
-            if event.kind == "click":
-                self._count(event.article_id, at, clicks=1.0)
-            row = self._articles.row(event.article_id)
-            weight = _weight(event)
-            if row is not None and weight and not 0 < self._articles.expires_at[row] <= at:
-                self._moves.setdefault(user_id, []).append(_Move(at, row, weight))
-        state.last_offset = max(state.last_offset, offset)
-        state.folded += 1
-        state.hash_sum = (state.hash_sum + self._count_folded(offset)) & MASK64
+            self._target(staged, event, at)
+        if offset > state.last_offset:
+            state.last_offset = offset
+        account.fold(state, hashed, kind)
 
-    def _count_folded(self, offset: int) -> int:
-        hashed = event_hash(self._current.partition, offset)
-        self.totals.folded += 1
-        self.totals.hash_sum = (self.totals.hash_sum + hashed) & MASK64
-        return hashed
+    def _article(self, staged: _Staged, event: Event, at: int, *, counts: bool = True) -> None:
+        """Take in an event on an article that has a vector or is gone."""
+        windows, articles, kind = staged.windows, self._articles, event.kind
+        row, bit = articles.rows.get(event.article_id), KIND_BITS[kind]
+        hashed = hash_bytes(event.article_id) if row is None else articles.hash_bytes[row]
+        first = note_read(windows, hashed, bit, self._limits.read)
+        before = windows.recents
+        article = int.from_bytes(hashed, "little")
+        dwell_ms = min(event.dwell_ms or 0, DWELL_FULL_MS) if kind == "dwell" else 0
+        recent = RECENT.pack(article, at, bit << 16 | dwell_ms)
+        windows.recents = push(before, recent, RECENT.size * self._limits.recents)
+        if row is None:
+            return
+        if kind == "click" and counts:
+            if at < windows.limited_until:
+                self.limited += 1
+            elif first:
+                self.statistics.count(row, at, kind, event.position, event.reason, event.source)
+                self.statistics.count_next(before, article, at)
+        self._move(staged, row, at, weight_of(kind, dwell_ms))
 
-    def _forget(self, user_id: str, offset: int) -> None:
-        state = self._stage(user_id)
-        self._drop_overdue(user_id, state)
-        self._count_folded(offset)
-        for wait in state.waiting:
-            self.totals.waiting -= 1
-            self._count_folded(wait.offset)
-        self.users[user_id] = None
-        self._moves.pop(user_id, None)
+    def _move(self, staged: _Staged, row: int, at: int, weight: float) -> None:
+        """Move the vector and the affinity to the article's category; an expired article moves neither."""
+        articles = self._articles
+        if not weight or 0 < articles.expires_at[row] <= at:
+            return
+        self._moves.add(staged.slot, at, weight, row)
+        category = articles.categories[row]
+        if category:
+            affinities = staged.affinities
+            if affinities is None:
+                windows = staged.windows
+                epoch = windows.affinities_at // AFFINITY_HALF_LIFE_MS
+                affinities = staged.affinities = DecayedSums.of_pairs(epoch, windows.affinities)
+            affinities.add(category, at, weight, AFFINITY_HALF_LIFE_MS, self._limits.affinities)
+
+    def _impression(self, staged: _Staged, event: Event, at: int) -> None:
+        row_of, hash_of = self._articles.rows.get, self._articles.hash_bytes
+        shown = {}
+        for item in event.shown:
+            row = row_of(item.article_id)
+            shown[hash_bytes(item.article_id) if row is None else hash_of[row]] = row, item
+        fresh = note_shown(staged.windows, list(shown), self._limits.shown)
+        rows = [row for row, _ in shown.values() if row is not None]
+        if rows:
+            self._moves.add_all(staged.slot, at, IMPRESSION_WEIGHT, rows)
+        if at < staged.windows.limited_until:
+            self.limited += 1
+            return
+        for (row, item), first in zip(shown.values(), fresh, strict=True):
+            if first and row is not None:
+                self.statistics.count(row, at, "impression", item.position, item.reason, item.source)
+
+    def _target(self, staged: _Staged, event: Event, at: int) -> None:
+        """Take in a follow or a mute. The article it was made on counts where it is known."""
+        limits, follow = self._limits, event.kind == "follow"
+        note_target(staged.windows, event.target, follow=follow, follows=limits.follows, mutes=limits.mutes)
+        row = self._articles.row(event.article_id)
+        if row is not None:
+            self._move(staged, row, at, weight_of(event.kind, 0))
+
+    def _absorb(self, staged: _Staged, absorb: Event, offset: int, timestamp: int) -> None:
+        """Take in what another user did: in the statistics already, but for what waited there."""
+        windows = staged.windows
+        for carried in absorb.events:
+            event = decode_carried(carried)
+            lay_at = min(carried.timestamp or timestamp, timestamp)
+            at, waited = min(event.at, lay_at), carried.offset >= 0
+            if event.kind not in ARTICLE_KINDS:
+                self._target(staged, event, at)
+            elif self._known(event.article_id):
+                self._article(staged, event, at, counts=waited)
+            else:
+                lay = (carried.offset, max(0, carried.partition)) if waited else (offset, self._current.partition)
+                value = bytes(carried.event)
+                wait = Waiting(event.article_id, lay[0], lay_at, value, carried_from=lay[1], counted=not waited)
+                windows.waiting = (*windows.waiting, wait)
+        self.account.drop_overdue(staged.user_id, windows)
+        self.account.bound(staged.user_id, windows)
+
+    def _remove(self, staged: _Staged, hashed: int, kind: str) -> None:
+        """Take a user away; what waited counts as folded."""
+        for wait in staged.windows.waiting:
+            self.account.fold_waited(None, wait, kind)
+        self.account.fold(None, hashed, kind)
+        self._staged[staged.user_id] = None
 
     def _known(self, article_id: str) -> bool:
-        return self._articles.row(article_id) is not None or self._articles.is_gone(article_id)
+        return article_id in self._articles.rows or self._articles.is_gone(article_id)
 
-    def _wait(self, user_id: str, state: UserState, arrival: Arrival) -> None:
-        state.waiting.append(Waiting(arrival.event.article_id, arrival.offset, arrival.timestamp, arrival.value))
-        self.totals.waiting += 1
-        while len(state.waiting) > self._limits.waiting_clicks:
-            self._drop_unmet(
-                user_id, state, state.waiting.pop(0), f"more than {self._limits.waiting_clicks} clicks wait"
-            )
-
-    def _drop_overdue(self, user_id: str, state: UserState) -> None:
-        """Push out what waited too long by the time of the partition's last record.
-
-        To look at a user whenever they are touched, and at everybody in the end, has the same outcome as to
-        look at everybody at each record.
-        """
-        oldest = self.totals.timestamp - self._limits.waiting_ms
-        for wait in [wait for wait in state.waiting if wait.timestamp < oldest]:
-            state.waiting.remove(wait)
-            why = f"it waited longer than {self._limits.waiting_ms / 3_600_000:g} hours"
-            self._drop_unmet(user_id, state, wait, why)
+    def _fold_waited(self, staged: _Staged, wait: Waiting) -> None:
+        windows, row = staged.windows, self._articles.row(wait.article_id)
+        try:
+            event = decode_waiting(wait.value)
+        except BadRecord as error:  # let in by a version that was less strict
+            self.account.drop(staged.user_id, windows, wait, error)
+            return
+        if windows.cause is None and row is not None and event.kind not in ASKS_FOR_NO_RANKING:
+            at = int(self._articles.cause_at[row]) or wait.timestamp
+            windows.cause = Cause(kind="article", id=wait.article_id, at=at)
+        self._article(staged, event, min(event.at, wait.timestamp), counts=not wait.counted)
+        if wait.carried_from < 0:
+            staged.state.last_offset = max(staged.state.last_offset, wait.offset)
+        self.account.fold_waited(staged.state, wait, event.kind)
 
     def _sweep(self) -> None:
+        """Push out what waited too long, also of users whom nothing in the batch concerned."""
         oldest = self.totals.timestamp - self._limits.waiting_ms
-        for user_id, state in self.users.items():
-            if state is not None:
-                self._drop_overdue(user_id, state)
+        for staged in self._staged.values():
+            if staged is not None and staged.windows.waiting:
+                self.account.drop_overdue(staged.user_id, staged.windows)
         if self._current.waits_since >= oldest:
             return
         self._swept = True
         for user_id in sorted({user_id for users in self._current.waiting_for.values() for user_id in users}):
-            waiting = self._current.users[user_id].waiting
-            if user_id not in self.users and any(wait.timestamp < oldest for wait in waiting):
-                self._drop_overdue(user_id, self._stage(user_id))
+            waiting = self._current.users[user_id].windows.waiting
+            if user_id not in self._staged and any(wait.timestamp < oldest for wait in waiting):
+                self.account.drop_overdue(user_id, self._stage(user_id).windows)
 
-    def _drop_unmet(self, user_id: str, state: UserState, wait: Waiting, why: str) -> None:
-        error = BadRecord("no_vector_in_time", f"article {wait.article_id!r} has no vector and {why} for this user")
-        self._drop(user_id, state, wait, error)
-
-    def _drop(self, user_id: str, state: UserState, wait: Waiting, error: BadRecord) -> None:
-        self.totals.waiting -= 1
-        self.totals.dead += 1
-        self.dropped.append(Dropped(user_id, wait, error))
-        # It had no effect and may come again, as a requeued dead letter does.
-        seen = hash64(_event_id(wait.value))
-        if seen in state.seen:
-            state.seen.remove(seen)
-
-    def _stage(self, user_id: str) -> UserState:
-        staged = self.users.get(user_id)
+    def _stage(self, user_id: str) -> _Staged:
+        staged = self._staged.get(user_id)
         if staged is None:
-            current = None if user_id in self.users else self._current.users.get(user_id)
-            staged = current.copy() if current else UserState(np.zeros(self._model.state_size, np.float32))
-            self.users[user_id] = staged
+            current = None if user_id in self._staged else self._current.users.get(user_id)
+            state = UserRecord(self._nothing) if current is None else staged_copy(current)
+            staged = self._staged[user_id] = self._new(user_id, state)
         return staged
 
-    def _staged(self, user_id: str) -> UserState:
-        state = self.users[user_id]
-        assert state is not None
-        return state
+    def _new(self, user_id: str, state: UserRecord) -> _Staged:
+        self._slots.append(state)
+        return _Staged(user_id, state, len(self._slots) - 1)
 
-    def _restart(self, user_id: str, before: UserState) -> UserState:
-        state = UserState(np.zeros(self._model.state_size, np.float32), waiting=before.waiting, cause=before.cause)
-        self.users[user_id] = state
-        self._moves.pop(user_id, None)
-        return state
-
-    def _count(self, article_id: str, at: int, impressions: float = 0.0, clicks: float = 0.0) -> None:
-        if self._articles.row(article_id) is None:
-            return
-        before = self.stats.get(article_id) or self._current.stats.get(article_id)
-        if before is None:
-            self.stats[article_id] = ArticleStats(at, impressions, clicks)
-            return
-        newest = max(before.at, at)
-        kept = 2.0 ** ((before.at - newest) / STATS_HALF_LIFE_MS)
-        added = 2.0 ** ((at - newest) / STATS_HALF_LIFE_MS)
-        self.stats[article_id] = ArticleStats(
-            newest, before.impressions * kept + impressions * added, before.clicks * kept + clicks * added
-        )
-
-
-def _event_id(value: bytes) -> str:
-    try:
-        return _identified(value).event_id
-    except (msgspec.MsgspecError, RecursionError):
-        return ""
-
-
-def _weight(event: Event) -> float:
-    if event.kind == "dwell":
-        return DWELL_WEIGHT * min(event.dwell_ms or 0, DWELL_FULL_MS) / DWELL_FULL_MS
-    return WEIGHTS[event.kind]
-
-
-def _append(window: array[int], value: int, length: int) -> None:
-    window.append(value)
-    if len(window) > length:
-        del window[: len(window) - length]
-
-
-def _count_shown(state: UserState, article: int, length: int) -> None:
-    """Count one more showing; the article becomes the newest of its window."""
-    count = 0
-    if article in state.shown:
-        place = state.shown.index(article)
-        count = state.shown_counts[place]
-        del state.shown[place], state.shown_counts[place]
-    _append(state.shown, article, length)
-    state.shown_counts.append(min(255, count + 1))
-    if len(state.shown_counts) > length:
-        del state.shown_counts[: len(state.shown_counts) - length]
+    def _restart(self, before: _Staged) -> _Staged:
+        windows = Windows(waiting=before.windows.waiting, cause=before.windows.cause)
+        staged = self._new(before.user_id, UserRecord(self._nothing, windows=windows))
+        self._staged[before.user_id] = staged
+        return staged

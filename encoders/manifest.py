@@ -27,11 +27,16 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Projection(msgspec.Struct, frozen=True, kw_only=True):
-    """The centring and PCA inside the graph: from how many texts it was learned, and the share of variance it keeps."""
+    """The centring and PCA inside the graph: from how many texts it was learned, and what it keeps of them.
+
+    ``neighbours_kept`` is the share of a text's ten nearest others that are still among its ten
+    nearest after the projection; unknown in manifests that were written before it was measured.
+    """
 
     dims: int
     learned_from: int
     variance_kept: float
+    neighbours_kept: float | None = None
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +50,10 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an encoder folder holds. ``dims`` is the width of its vectors, ``max_length`` counts tokens.
 
-    ``prompt`` is put before every text. ``parity`` is None only while an export is still being proven.
+    ``prompt`` is put before every text, and with ``lower_case`` both are lowered. ``normalised`` says
+    whether the model itself ends in unit rows; the graph's are unit rows either way. ``fused`` counts
+    the operators that were fused, by kind.
+    ``parity`` is None only while an export is still being proven.
     """
 
     model: str
@@ -57,6 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, File]
     packages: dict[str, str]
     prompt: str = ""
+    lower_case: bool = False
+    fused: dict[str, int] = {}
     projection: Projection | None = None
     parity: Parity | None = None
     format: int = FORMAT
@@ -66,9 +76,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """SHA-256 in hex over all that defines the vectors; the versions of packages and the parity figures do not."""
         defining: dict[str, Any] = {
             "dims": self.dims,
+            "lower_case": self.lower_case,
             "files": {name: file.sha256 for name, file in self.files.items()},
             "max_length": self.max_length,
-            "prompt": self.prompt,
+            "prompt": self.prompt.lower() if self.lower_case else self.prompt,
         }
         return _digest(defining)
 

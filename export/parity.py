@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from contract.errors import StoppressError
 from encoders.manifest import Parity
 
-LEAST_COSINE = 0.9999
+Precision = Literal["fp32", "fp16"]
+LEAST_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999}
 
 _ENGLISH = """
     the a of in after over council minister storm harbour election budget striker hospital court river vote museum

@@ -19,12 +19,15 @@ from producers.offline import DAY_MS, START_MS, Found, simulate_days
 from producers.shapes import POSITIONS, Shape, Traffic
 from producers.simulated_users import Ints
 
-USERS, DAYS, ARTICLES_A_DAY = 4000, 2, 300
+USERS, DAYS, ARTICLES_A_DAY = 5000, 3, 200
+WIDTH = 120
+"""Of the table where there is no terminal to ask."""
 PERSONAL, POPULAR = "simulated, own lists", "simulated, popular list"
 NOTES = {
     "": (
         f"simulated: {USERS:,} readers, {ARTICLES_A_DAY} articles a day; the last of {DAYS} days, in memory, "
-        "with the live simulator's code."
+        "with the live simulator's code. The popular list is made anew at every look, so its articles come and go "
+        "faster than those of a front page."
     ),
     "sample": "popularity: of {clicks:,} clicks drawn from each, since its figures change with their number.",
     "mind": (
@@ -48,7 +51,8 @@ def compare(given: Sequence[str], *, seed: int, as_json: bool) -> None:
     if as_json:
         print(to_json(shapes).decode())
     else:
-        print_beside(shapes, Console())
+        console = Console()
+        print_beside(shapes, console if console.is_terminal else Console(width=WIDTH))
 
 
 def beside(folders: Sequence[tuple[str, Path]], on_broken: OnBroken, *, seed: int) -> dict[str, Shape]:

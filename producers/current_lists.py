@@ -126,8 +126,8 @@ class CurrentLists:
         if user is not None:
             self._raw[user] = value
             self._decoded[user] = None
+            self.received += value is not None
             if value is not None and (now := time.time()) >= self._measure_from:
-                self.received += 1
                 self._measure(_decode_head(value).cause, round(now * 1000))
         elif key == POPULAR.encode():
             self._popular = None if value is None else _decode_list(value)

@@ -20,6 +20,7 @@ from contract.errors import BadRecord, SetupError
 from contract.messages import Article, Placement, check_id
 from producers.broken_lines import BrokenLine, OnBroken
 
+LONGEST_LINE = 512 << 10
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 
 
@@ -146,6 +147,8 @@ def parse_behaviour(raw: bytes, offset: int = 0) -> Behaviour | None:
 
 
 def _fields(raw: bytes, at_least: int) -> list[str] | None:
+    if len(raw) > LONGEST_LINE:
+        raise ValueError(f"the line has {len(raw):,} bytes; the most that is read is {LONGEST_LINE:,}")
     try:
         line = raw.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:

@@ -18,7 +18,8 @@ from contract.messages import POPULAR, Article, Event, ShownItem
 from contract.records import ArticleMeta, ArticleRecord
 from encoders.articles import ArticleTable, hash64
 from encoders.decay import Decay
-from encoders.fold import STATS_HALF_LIFE_MS, Arrival, Fold, FoldLimits
+from encoders.fold import Fold
+from encoders.fold_rules import STATS_HALF_LIFE_MS, Arrival, FoldLimits
 from encoders.user_state import PartitionState
 from producers.audience import Audience, Viewed
 from producers.newsroom import Newsroom, rhythm
@@ -113,7 +114,7 @@ class Site:
         fold.adopt()
         for article_id, stats in fold.stats.items():
             self._popularity.put(0, article_id, stats)
-        records = {user_id: state.to_record() for user_id, state in fold.users.items() if state is not None}
+        records = {user_id: state for user_id, state in fold.users.items() if state is not None}
         self._readers.put(
             [self._readers.add(user_id, 0) for user_id in records],
             [record.windows for record in records.values()],

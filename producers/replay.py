@@ -131,7 +131,8 @@ def make_plan(folder: Path, on_broken: OnBroken | None = None) -> Plan:
         raise SetupError(f"{folder}/behaviors.tsv holds no impression that can be used")
     published = {article_id: at - READ_BEFORE_MS for article_id, at in read.items()}
     published.update({a: at for a, at in shown.items() if at <= read.get(a, at)})
-    archive = sorted((a for a in read if a in news and published[a] < read[a]), key=lambda a: (published[a], a))
+    before = (a for a, at in read.items() if a in news and shown.get(a, math.inf) > at)
+    archive = sorted(before, key=lambda a: (published[a], a))
     return Plan(folder, news, sorted(order), published, archive, users, next(broken))
 
 

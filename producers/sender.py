@@ -31,7 +31,7 @@ class Sender:
 
     def __init__(self, settings: Settings, topics: Topics, *, name: str) -> None:
         self._topics = topics
-        self._producer = make_producer(settings, name=name, extra={"linger.ms": 5})
+        self._producer = make_producer(settings, name=name, extra={"linger.ms": 25})
         self._failed: str | None = None
         self.articles = 0
         self.events: dict[str, int] = {}

@@ -29,7 +29,7 @@ _BASE = -2.2
 _FAVOURITES = (0.30, 0.45, 0.25)
 _IN_FAVOURITE, _ELSEWHERE, _SHARED = -0.2, -2.2, 0.0
 _LIKED_IN_FAVOURITE, _LIKED_ELSEWHERE = 0.30, 0.015
-_APPEAL_OF_ARTICLE, _APPEAL_OF_LINE = 0.7, 0.35
+_APPEAL_OF_ARTICLE, _APPEAL_OF_LINE = 0.55, 0.3
 _ELSEWHERE_SHARE = 0.07
 _STALE, _FRESH_HALF_LIFE_MS = 0.2, 14 * 3_600_000
 _TIRING = 0.25
@@ -155,13 +155,14 @@ class SimulatedUsers:
         They read what is to their taste, appealing and fresh; returns those users and their articles.
         """
         finders = users[self._looks.random(len(users)) < _ELSEWHERE_SHARE]
-        articles = np.broadcast_to(np.arange(self._size), (len(finders), self._size))
+        out = np.flatnonzero(self.published[: self._size] <= now)
+        articles = np.broadcast_to(out, (len(finders), len(out)))
         if not articles.size:
             return finders[:0], finders[:0]
         taste = self.taste(finders, articles) if self.has_taste else _SHARED
         readiness = taste + self._appeal[articles] + np.log(self._freshness(articles, now))
         readiness = np.where(memory.unclicked(finders, articles), readiness, -np.inf)
-        return finders, np.argmax(readiness + self._looks.gumbel(size=articles.shape), axis=1)
+        return finders, out[np.argmax(readiness + self._looks.gumbel(size=articles.shape), axis=1)]
 
     def front_page(self, articles: Ints, now: int) -> NDArray[np.float64]:
         """How readily an editor puts each of ``articles [n]`` on a page for all, by appeal and freshness."""

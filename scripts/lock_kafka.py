@@ -1,4 +1,7 @@
-"""Write the lock of Kafka's jars: ``python scripts/lock_kafka.py 4.3.0`` resolves, fetches and hashes them."""
+"""Write the locks of Kafka's jars: ``python -m scripts.lock_kafka 4.3.0`` resolves, fetches and hashes them.
+
+One lock is the broker's, the other Kafka Streams', which ``make bench-users`` holds stoppress against.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,16 @@ from typing import Any
 
 from streams.local_broker.jars import LOCK, maven_context
 
+STREAMS_LOCK = Path("bench/users/kafka_streams.lock.toml")
+
 
 def main(version: str) -> None:
+    write_lock(LOCK, version, f"org.apache.kafka:kafka_2.13:{version}", logging=True)
+    write_lock(STREAMS_LOCK, version, f"org.apache.kafka:kafka-streams:{version}")
+
+
+def write_lock(path: Path, version: str, coordinate: str, *, logging: bool = False) -> None:
+    """Lock ``coordinate`` with all it needs; ``logging`` adds the binding without which Kafka logs nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         context = maven_context(Path(scratch))
 
@@ -20,9 +31,10 @@ def main(version: str) -> None:
             return [dependency.artifact for dependency in (own + others if transitive else own)]
 
         # Resolved apart: together with Kafka's own, log4j's dependency management would change Kafka's versions.
-        artifacts = resolve(f"org.apache.kafka:kafka_2.13:{version}", transitive=True)
-        log4j = next(a.version for a in artifacts if a.artifactId == "log4j-core")
-        artifacts += resolve(f"org.apache.logging.log4j:log4j-slf4j-impl:{log4j}", transitive=False)
+        artifacts = resolve(coordinate, transitive=True)
+        if logging:
+            log4j = next(a.version for a in artifacts if a.artifactId == "log4j-core")
+            artifacts += resolve(f"org.apache.logging.log4j:log4j-slf4j-impl:{log4j}", transitive=False)
         lines = [f'kafka = "{version}"']
         for artifact in sorted(artifacts, key=lambda a: (a.groupId, a.artifactId)):
             content = artifact.resolve().read_bytes()
@@ -33,8 +45,8 @@ def main(version: str) -> None:
                 f"size = {len(content)}",
                 f'sha256 = "{hashlib.sha256(content).hexdigest()}"',
             ]
-    LOCK.write_text("\n".join(lines) + "\n")
-    print(f"{LOCK.name}: {len(artifacts)} jars of Kafka {version}")
+    path.write_text("\n".join(lines) + "\n")
+    print(f"{path.name}: {len(artifacts)} jars of Kafka {version}")
 
 
 if __name__ == "__main__":

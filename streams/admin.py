@@ -19,6 +19,7 @@ from contract.errors import SetupError, TopicsDiffer
 from contract.settings import Settings
 from contract.topics import TopicSpec
 from streams.clients import check_broker, make_admin
+from streams.table import end_offsets
 
 
 def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool = False) -> list[str]:
@@ -51,7 +52,7 @@ def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _refused(f"create {name}", error) from None
             done.append(f"somebody else has just created {name}")
-    _await(lambda: admin.list_topics(timeout=30).topics.keys() >= {spec.name for spec in missing})
+    _await(lambda: all(_serves(admin, spec) for spec in missing))
     altered: set[str] = set()
     for line, change in _differences(admin, [s for s in specs if s.name in existing]):
         if alter and change is not None:
@@ -68,8 +69,16 @@ def create_topics(settings: Settings, specs: Sequence[TopicSpec], *, alter: bool
     return done
 
 
+def _serves(admin: AdminClient, spec: TopicSpec) -> bool:
+    """Whether brokers answer for every partition."""
+    try:
+        return len(end_offsets(admin, spec.name, range(spec.partitions))) == spec.partitions
+    except KafkaException:
+        return False
+
+
 def _await(visible: Callable[[], bool]) -> None:
-    """Block until brokers tell what the controller has done, which takes them some milliseconds."""
+    """Block until brokers follow what the controller has decided, which takes them some milliseconds."""
     deadline = time.monotonic() + 10
     while not visible() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -138,3 +147,11 @@ def _refused(what: str, error: KafkaException) -> SetupError:
 def _policies(value: str | None) -> list[str]:
     """A list of policies has no order."""
     return sorted((value or "").replace(" ", "").split(","))
+
+
+def describe_broker(settings: Settings) -> str:
+    """Say in a line who answers at ``bootstrap_servers``. Raises :class:`BrokerUnreachable`."""
+    check_broker(settings)
+    cluster = make_admin(settings).list_topics(timeout=30)
+    brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in cluster.brokers.values())
+    return f"Kafka answers at {settings.bootstrap_servers}: cluster {cluster.cluster_id} of {brokers}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from contract.errors import BrokerUnreachable, SettingsError
 from contract.settings import Settings
 from contract.topics import MAX_RECORD_BYTES
 
+_CLUTTER = re.compile(r"^\S+/bootstrap: | \(install [^)]*\)| \(after .*\)$")
 _log = logging.getLogger("stoppress.kafka")
 Client = TypeVar("Client")
 
@@ -114,8 +116,8 @@ def check_broker(settings: Settings, seconds: float = 5.0) -> None:
         admin.list_topics(timeout=seconds)
     except KafkaException:
         admin.poll(0)  # hands out what was heard meanwhile, which says more than that the time is over
-        told = [error.str() for error in heard if error.code() != KafkaError._ALL_BROKERS_DOWN]
-        why = told[-1] if told else "it ends the connection, as a listener does that asks for TLS or SASL"
+        told = {_CLUTTER.sub("", error.str()) for error in heard if error.code() != KafkaError._ALL_BROKERS_DOWN}
+        why = max(sorted(told), key=len, default="it ends the connection, as one does that asks for TLS or SASL")
         raise BrokerUnreachable(
             f"no Kafka broker answers at {settings.bootstrap_servers} ({why}); start one (`stoppress kafka start`), "
             "set STOPPRESS_BOOTSTRAP_SERVERS, or TLS and SASL in STOPPRESS_KAFKA"

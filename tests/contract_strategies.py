@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from contract.messages import (
     ARTICLE_KINDS,
+    KINDS,
     LAST_TIME,
     MAX_ID_BYTES,
     PLACEMENTS,
     Article,
+    Carried,
     Cause,
     Event,
     Item,
     List,
     ShownItem,
+    encode,
 )
-from contract.records import ArticleMeta, ArticleRecord, ArticleStats, PartitionTotals, UserRecord, Waiting, Windows
+from contract.records import (
+    RECENT,
+    ArticleMeta,
+    ArticleRecord,
+    ArticleStats,
+    CoReads,
+    PartitionTotals,
+    UserRecord,
+    Waiting,
+    Windows,
+)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 ids = texts.filter(lambda text: text != "" and text[0] != "~" and len(text.encode()) <= MAX_ID_BYTES)
@@ -66,11 +81,24 @@ shown_items = st.builds(
 )
 
 
+carried = st.builds(
+    lambda user_id, article_id, at, offset: Carried(
+        event=msgspec.Raw(encode(Event(user_id=user_id, kind="like", at=at, article_id=article_id))), offset=offset
+    ),
+    ids, ids, times, st.integers(-1, 2**62),
+)  # fmt: skip
+
+
 @st.composite
 def events(draw: st.DrawFn) -> Event:
-    """Events of the kinds that are about articles, impressions, and forget."""
-    kind = draw(st.sampled_from([*sorted(ARTICLE_KINDS), "impression", "forget"]))
+    """Events of every kind."""
+    kind = draw(st.sampled_from(KINDS))
+    user_id = draw(ids)
     of_kind: dict[str, Any] = {}
+    if kind in ("follow", "mute", "merge"):
+        of_kind["target"] = draw(ids.filter(lambda target: target != user_id))
+    if kind == "absorb":
+        of_kind["events"] = draw(st.lists(carried, min_size=1, max_size=3))
     if kind in ARTICLE_KINDS:
         of_kind["article_id"] = draw(ids)
     if kind == "dwell":
@@ -78,7 +106,7 @@ def events(draw: st.DrawFn) -> Event:
     if kind == "impression":
         of_kind["shown"] = draw(st.lists(shown_items, min_size=1, max_size=3))
     return Event(
-        user_id=draw(ids),
+        user_id=user_id,
         kind=kind,  # type: ignore[arg-type]
         at=draw(st.integers(0, 2**63)),
         event_id=draw(st.just("") | ids),
@@ -118,29 +146,59 @@ article_metas = st.builds(
 article_records = st.builds(
     ArticleRecord, vector=vectors(), published_at=int64, expires_at=int64, cause_at=int64, meta=article_metas
 )
-hashes = st.integers(0, 5).flatmap(lambda count: st.binary(min_size=8 * count, max_size=8 * count))
+
+
+def entries(size: int) -> st.SearchStrategy[bytes]:
+    """A window of up to five entries of ``size`` bytes."""
+    return st.integers(0, 5).flatmap(lambda count: st.binary(min_size=size * count, max_size=size * count))
+
+
+hashes = entries(8)
 
 
 @st.composite
 def windows(draw: st.DrawFn) -> Windows:
-    shown = draw(hashes)
-    waiting = st.builds(Waiting, article_id=ids, offset=int64, timestamp=times, value=st.binary(max_size=40))
+    shown, read = draw(hashes), draw(hashes)
+    waiting = st.builds(
+        Waiting, article_id=ids, offset=int64, timestamp=times, value=st.binary(max_size=40),
+        carried_from=st.integers(-1, 1 << 31), counted=st.booleans(),
+    )  # fmt: skip
     return Windows(
-        read=draw(hashes),
+        read=read,
+        read_kinds=draw(st.binary(min_size=len(read) // 8, max_size=len(read) // 8)),
         seen=draw(hashes),
         shown=shown,
         shown_counts=draw(st.binary(min_size=len(shown) // 8, max_size=len(shown) // 8)),
-        waiting=draw(st.lists(waiting, max_size=3)),
+        recents=draw(entries(RECENT.size)),
+        affinities=draw(entries(16)),
+        affinities_at=draw(times),
+        follows=tuple(draw(labels)),
+        mutes=tuple(draw(labels)),
+        minute=draw(times),
+        minute_events=draw(uint64),
+        limited_until=draw(times),
+        waiting=tuple(draw(st.lists(waiting, max_size=3))),
         cause=draw(st.none() | causes),
     )
 
 
 user_records = st.builds(
-    UserRecord, vector=vectors(), last_offset=int64, folded=uint64, hash_sum=uint64, at=int64, timestamp=int64,
-    windows=windows(),
+    UserRecord, numbers=vectors().map(np.ndarray.tobytes), last_offset=int64, folded=uint64, hash_sum=uint64,
+    at=int64, timestamp=int64, windows=windows(),
 )  # fmt: skip
 totals = st.builds(
     PartitionTotals, read=uint64, folded=uint64, waiting=uint64, duplicate=uint64, dead=uint64, hash_sum=uint64,
-    timestamp=times,
+    timestamp=times, reasons=labels.map(tuple), sources=labels.map(tuple),
 )  # fmt: skip
-stats = st.builds(ArticleStats, at=times, impressions=st.floats(0, 1e9), clicks=st.floats(0, 1e9))
+counts = st.tuples(st.floats(0, 1e9), st.floats(0, 1e9))
+stats = st.builds(
+    ArticleStats, at=times, impressions=st.floats(0, 1e9), clicks=st.floats(0, 1e9),
+    positions=st.dictionaries(st.integers(0, 20), counts, max_size=3),
+    reasons=st.dictionaries(texts, counts, max_size=3),
+)  # fmt: skip
+co_reads = st.builds(
+    lambda at, sums: CoReads(
+        at=at, articles=struct.pack(f"<{len(sums)}Q", *sums), weights=struct.pack(f"<{len(sums)}d", *sums.values())
+    ),
+    times, st.dictionaries(uint64, st.floats(0, 1e9), max_size=3),
+)  # fmt: skip

@@ -72,7 +72,7 @@ def a_state(
         shown_counts=bytes((shown or {}).values()),
         cause=cause,
     )
-    return encode_user(UserRecord(np.array([*interest, *interest], np.float32), 0, 1, 0, NOW, NOW, windows))
+    return encode_user(UserRecord(np.array([*interest, *interest], np.float32).tobytes(), 0, 1, 0, NOW, NOW, windows))
 
 
 def clicked(at: int = NOW, event_id: str = "") -> Cause:

@@ -17,9 +17,11 @@ from contract.records import (
     VERSION,
     ArticleRecord,
     ArticleStats,
+    CoReads,
     PartitionTotals,
     UserRecord,
     decode_article,
+    decode_co_reads,
     decode_stats,
     decode_totals,
     decode_user,
@@ -27,10 +29,10 @@ from contract.records import (
     encode_plain,
     encode_user,
 )
-from tests.contract_strategies import article_records, stats, totals, user_records
+from tests.contract_strategies import article_records, co_reads, stats, totals, user_records
 
 Decoder = Callable[[bytes], object]
-DECODERS: list[Decoder] = [decode_article, decode_user, decode_totals, decode_stats]
+DECODERS: list[Decoder] = [decode_article, decode_user, decode_totals, decode_stats, decode_co_reads]
 VERSION_AT = 2
 
 
@@ -52,6 +54,17 @@ def test_totals_come_back_as_they_were_written(record: PartitionTotals) -> None:
 @given(stats)
 def test_statistics_come_back_as_they_were_written(record: ArticleStats) -> None:
     assert decode_stats(encode_plain(record)) == record
+
+
+@given(co_reads)
+def test_co_reads_come_back_as_they_were_written(record: CoReads) -> None:
+    assert decode_co_reads(encode_plain(record)) == record
+
+
+def test_co_reads_without_a_weight_for_each_article_are_refused() -> None:
+    for articles, weights in ((b"12345678", b""), (b"1234", b"1234")):
+        with pytest.raises(UnreadableState, match="co-reads"):
+            decode_co_reads(encode_plain(CoReads(1, articles, weights)))
 
 
 def test_the_head_is_what_every_version_will_find() -> None:
@@ -123,9 +136,12 @@ def test_a_record_of_a_newer_version_is_refused(record: ArticleRecord) -> None:
     [
         (decode_totals, PartitionTotals(version=VERSION + 1)),
         (decode_stats, ArticleStats(at=1, impressions=1, clicks=1, version=VERSION + 1)),
+        (decode_co_reads, CoReads(at=1, articles=b"", weights=b"", version=VERSION + 1)),
     ],
 )
-def test_newer_totals_and_statistics_are_refused(decode: Decoder, record: PartitionTotals | ArticleStats) -> None:
+def test_newer_totals_and_statistics_are_refused(
+    decode: Decoder, record: PartitionTotals | ArticleStats | CoReads
+) -> None:
     with pytest.raises(UnreadableState, match="start the newer version"):
         decode(encode_plain(record))
 
@@ -138,9 +154,12 @@ def test_fields_of_a_later_day_are_ignored_and_missing_ones_have_defaults() -> N
 
 def test_a_user_whose_windows_are_no_whole_hashes_is_refused() -> None:
     whole = encode_user(example())
-    windows = msgspec.msgpack.encode({"read": b"1234567"})
-    with pytest.raises(UnreadableState, match="windows"):
-        decode_user(whole[: -len(msgspec.msgpack.encode({}))] + windows)
+    for bad in (
+        {"read": b"1234567"}, {"read": b"12345678", "read_kinds": b"12"}, {"shown": b"12345678"}, {"seen": b"123"},
+        {"recents": b"x" * 19}, {"affinities": b"12345678"},
+    ):  # fmt: skip
+        with pytest.raises(UnreadableState, match="windows"):
+            decode_user(whole[: -len(msgspec.msgpack.encode({}))] + msgspec.msgpack.encode(bad))
 
 
 def example() -> UserRecord:

@@ -38,12 +38,12 @@ def test_tls_and_sasl_pass_through(secured: SecuredBroker, encoder_path: object,
     assert (created.code, created.err) == (0, "")
     assert f"created {how}.user-events" in created.lines
     listed = stoppress(settings, "dead-letters", "list")
-    assert (listed.code, listed.out) == (0, "0 dead letters\n")
+    assert (listed.code, listed.out, listed.err) == (0, "0 dead letters\n", "")
 
 
 MISSING: dict[str, tuple[str, dict[str, str], str]] = {
-    "no SASL": ("sasl", {}, "as a listener does that asks for TLS or SASL"),
-    "no TLS": ("tls", {}, "as a listener does that asks for TLS or SASL"),
+    "no SASL": ("sasl", {}, "as one does that asks for TLS or SASL"),
+    "no TLS": ("tls", {}, "as one does that asks for TLS or SASL"),
     "a wrong password": ("sasl", SASL | {"sasl.password": "wrong"}, "Invalid username or password"),
     "a wrong mechanism": ("sasl", SASL | {"sasl.mechanism": "SCRAM-SHA-256", "sasl.password": PASSWORD}, "mechanism"),
     "an unknown certificate": (

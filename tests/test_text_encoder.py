@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,19 @@ from export.projection import project
 ROOT = Path(__file__).parents[1]
 ARTIFACT = Path(os.environ.get("STOPPRESS_ENCODER", ROOT / "var" / "encoder"))
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "minilm.json").read_text())
+
+# Many texts that are nothing but tokens, bodies of megabytes, and many texts: prints by how many MB the peak rose.
+PEAK = """
+import resource, sys
+from pathlib import Path
+from encoders.text import TextEncoder
+encoder = TextEncoder.load(Path(sys.argv[1]), device="cpu", threads=1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+encoder.tokenise(["a " * 4096] * 400)
+encoder.encode(["storm " * 800_000] * 3)
+encoder.tokenise(["storm over the harbour " * 10] * 20_000)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
 
 anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogate halves and control characters too
 words = st.sampled_from(["storm", "vote", "ferry", "goal", "bank", "moon", "上海", "الحكومة", "🚀", "<b>", "strike"])
@@ -111,6 +126,31 @@ class TestVectors:
         assert len(tokens) == len(numbered)
         np.testing.assert_array_equal(tokens[-1], encoder.tokenise(numbered[-1:])[0])
 
+    def test_totals_count_texts_tokens_and_padding(self, encoder: TextEncoder) -> None:
+        before = encoder.totals
+        tokens = encoder.tokenise(["goal", "storm over the old harbour tonight"])
+        encoder.run(tokens)
+        after = encoder.totals
+        assert after.texts - before.texts == 2
+        assert after.tokens - before.tokens == sum(map(len, tokens))
+        assert after.padded_tokens - before.padded_tokens == 2 * max(map(len, tokens))
+        assert after.batches - before.batches == 1
+
+    def test_a_prompt_comes_before_every_text_and_lower_case_lowers_both(
+        self, encoder: TextEncoder, copy: Path
+    ) -> None:
+        rewrite(copy, prompt="Passage: ", lower_case=True)
+        prompted = TextEncoder.load(copy, device="cpu").tokenise(["The GOAL", ""])
+        for found, expected in zip(prompted, encoder.tokenise(["passage: the goal", "passage: "]), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_memory_is_the_same_however_much_comes(self) -> None:
+        run = subprocess.run(
+            [sys.executable, "-c", PEAK, ARTIFACT], cwd=ROOT, capture_output=True, text=True, check=False, timeout=110
+        )
+        assert run.returncode == 0, run.stderr
+        assert float(run.stdout) < 128
+
     @given(st.lists(st.integers(1, 256), max_size=200), st.integers(1, 600))
     def test_batches_hold_every_text_once_and_keep_the_budget(self, lengths: list[int], budget: int) -> None:
         cut = list(batches(lengths, budget))
@@ -157,6 +197,9 @@ class TestManifest:
         assert manifest.parity is not None
         assert manifest.parity.texts >= 200
         assert manifest.parity.worst_cosine >= 0.9999
+
+    def test_attention_and_layer_norms_of_the_artifact_are_fused(self) -> None:
+        assert read_manifest(ARTIFACT).fused.items() >= {"attention": 6, "skip_layer_normalization": 12}.items()
 
     def test_generation_names_encoder_and_interest_model(self, encoder: TextEncoder) -> None:
         manifest = encoder.manifest
@@ -228,15 +271,22 @@ class TestManifest:
 
 
 class TestDevice:
-    def test_auto_says_what_it_chose(self, encoder: TextEncoder) -> None:
+    def test_the_provider_is_one_of_those_there_are(self, encoder: TextEncoder) -> None:
         assert encoder.provider == "CPUExecutionProvider"
         assert TextEncoder.load(ARTIFACT, device="auto").provider in onnxruntime.get_available_providers()
 
-    def test_cuda_without_cuda_ends_the_start(self) -> None:
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            pytest.skip("the GPU build of onnxruntime is installed")
-        with pytest.raises(EncoderUnusable, match=r"device = cuda.*stoppress\[gpu\]"):
-            TextEncoder.load(ARTIFACT, device="cuda")
+    def test_auto_says_in_the_log_what_it_chose(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, "stoppress.encoder"):
+            chosen = TextEncoder.load(ARTIFACT, device="auto", threads=1).provider
+        (line,) = [record for record in caplog.records if record.message == "device"]
+        assert line.__dict__["fields"] == {"asked": "auto", "provider": chosen, "threads": 1}
+
+    def test_cuda_runs_on_cuda_or_ends_the_start(self) -> None:
+        try:
+            assert TextEncoder.load(ARTIFACT, device="cuda").provider == "CUDAExecutionProvider"
+        except EncoderUnusable as error:
+            missing = r"stoppress\[gpu\]|lib\w+\.so|no usable GPU"
+            assert re.search(f"device = cuda, but .*({missing})", str(error))  # noqa: PT017  either is right
 
     def test_two_distributions_over_each_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         second = tmp_path / "onnxruntime_gpu-1.0.dist-info"

@@ -1,0 +1,1 @@
+"""``make bench-users``: the same fold by Kafka Streams, stoppress, and other stream processors in Python."""

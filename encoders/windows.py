@@ -1,0 +1,96 @@
+"""A user's windows: bytes that are replaced and never written into, found in by a search for eight of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from contract.records import Windows
+
+
+def find(window: bytes, item: bytes) -> int:
+    """Return the byte at which the 64-bit entry ``item`` begins, -1 where it is not in the window."""
+    place = window.find(item)
+    while place > 0 and place & 7:
+        place = window.find(item, place + 1)
+    return place
+
+
+def push(window: bytes, item: bytes, size: int) -> bytes:
+    """Return the window with ``item`` as its newest, its last ``size`` bytes at most."""
+    window += item
+    return window[-size:] if len(window) > size else window
+
+
+def without(window: bytes, place: int, width: int) -> bytes:
+    """Return the window without the entry of ``width`` bytes at ``place``."""
+    return window[:place] + window[place + width :]
+
+
+def note_read(windows: Windows, hashed: bytes, bit: int, length: int) -> bool:
+    """Note that an article was read in the way of ``bit``; return whether it was the first time."""
+    place = find(windows.read, hashed)
+    if place < 0:
+        windows.read = push(windows.read, hashed, 8 * length)
+        windows.read_kinds = push(windows.read_kinds, bytes((bit,)), length)
+        return True
+    place >>= 3
+    kinds = windows.read_kinds
+    if kinds[place] & bit:
+        return False
+    windows.read_kinds = kinds[:place] + bytes((kinds[place] | bit,)) + kinds[place + 1 :]
+    return True
+
+
+def note_shown(windows: Windows, items: Sequence[bytes], length: int) -> list[bool]:
+    """Note what one impression showed, each a different article; return which of it is not in the window yet."""
+    shown, times = windows.shown, windows.shown_counts
+    fresh, counts, places = [], [], []
+    for item in items:
+        place = shown.find(item)
+        if place > 0 and place & 7:
+            place = find(shown, item)
+        if place < 0:
+            fresh.append(True)
+            counts.append(1)
+        else:
+            fresh.append(False)
+            count = times[place >> 3]
+            counts.append(count + 1 if count < 255 else 255)
+            places.append(place)
+    if places:  # what is shown again becomes the newest
+        places.sort()
+        begins = [0, *(place + 8 for place in places)]
+        ends = [*places, len(shown)]
+        kept, kept_times = [], []
+        for begin, end in zip(begins, ends, strict=True):
+            if begin != end:
+                kept.append(shown[begin:end])
+                kept_times.append(times[begin >> 3 : end >> 3])
+        shown, times = b"".join(kept), b"".join(kept_times)
+    windows.shown = push(shown, b"".join(items), 8 * length)
+    windows.shown_counts = push(times, bytes(counts), length)
+    return fresh
+
+
+def note_target(windows: Windows, target: str, *, follow: bool, follows: int, mutes: int) -> None:
+    """Note a follow or a mute; each ends the other."""
+    windows.follows = tuple(t for t in windows.follows if t != target)
+    windows.mutes = tuple(t for t in windows.mutes if t != target)
+    if follow:
+        windows.follows = (*windows.follows, target)[-follows:]
+    else:
+        windows.mutes = (*windows.mutes, target)[-mutes:]
+
+
+def note_rate(windows: Windows, minute: int, most: int, minute_ms: int, limited_minutes: int) -> None:
+    """Count an event in its minute; who has more than ``most`` in one is limited for the minutes that follow.
+
+    A late event counts in the newest minute.
+    """
+    if minute > windows.minute:
+        windows.minute = minute
+        windows.minute_events = 1
+        return
+    windows.minute_events += 1
+    if windows.minute_events > most:
+        windows.limited_until = (windows.minute + limited_minutes) * minute_ms
