@@ -67,7 +67,7 @@ def tokenise(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.int3
 
 
 def _tokenise(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.int32] | BadRecord]:
-    return [tokens.astype(np.int32) for tokens in encoder.tokenise(texts)]
+    return list(encoder.tokenise(texts))
 
 
 def _tokenise_alone(encoder: TextEncoder, text: str) -> NDArray[np.int32] | BadRecord:
