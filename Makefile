@@ -11,7 +11,7 @@ KAFKA = 4.3.0
 UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup encoder broker browser run test check format readme bench-users lock clean clean-encoder clean-export
+.PHONY: help setup encoder broker browser run test check format readme bench-users bench-articles lock clean clean-encoder clean-export
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +66,9 @@ format: setup
 
 bench-users: setup encoder broker .venv-bench-quix/installed .venv-bench-faust/installed
 	@$(BIN)/python -m bench.users $(ARGS)
+
+bench-articles: setup encoder broker
+	@$(BIN)/python -m bench.articles
 
 readme: setup encoder broker browser
 	@$(BIN)/python scripts/make_readme.py

@@ -121,7 +121,9 @@ def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -
 
     settings = _settings(context, port=port, slot=slot)
     topics, _, stop = _start(settings)
-    encoder = TextEncoder.load(settings.encoder, settings.device, settings.encoder_threads)
+    encoder = TextEncoder.load(
+        settings.encoder, settings.device, settings.encoder_threads, settings.encoder_batch_tokens or 0
+    )
     with _service("articles", settings, topics) as health:
         articles.run(settings, topics, encoder, stop, health)
 

@@ -39,12 +39,12 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
     changelogs = [topics.article_vectors]
     pulse = Pulse(stop, health)
     desk = Desk(settings, topics, encoder)
-    bounds = Bounds.of(settings, encoder.provider)
+    bounds = Bounds.of(settings, encoder)
     ENCODER.info({"provider": encoder.provider, "model": encoder.manifest.model, "generation": topics.generation})
     with suppress(Stopped), ExitStack() as stack:
         output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
         group = GroupInput(settings, topics.articles, identity, desk, name=NAME, changelogs=changelogs, pulse=pulse)
-        runner = stack.enter_context(closing(Runner(encoder, bounds)))
+        runner = stack.enter_context(closing(Runner(encoder)))
         source = stack.enter_context(closing(group))
         reader = Reader(source, desk, runner, bounds)
         while not stop.requested:

@@ -46,15 +46,11 @@ class Bounds:
     wait_seconds: float
 
     @classmethod
-    def of(cls, settings: Settings, provider: str) -> Self:
-        """Take what is set, and the provider's own where nothing is."""
-        articles, tokens, wait_ms = (512, 16_384, 5) if provider == CUDA else (64, 512, 0)
+    def of(cls, settings: Settings, encoder: TextEncoder) -> Self:
+        """Take what is set, and where nothing is, what suits the provider; tokens are what the encoder runs at once."""
+        articles, wait_ms = (512, 5) if encoder.provider == CUDA else (64, 0)
         chosen_wait_ms = wait_ms if settings.encoder_wait_ms is None else settings.encoder_wait_ms
-        return cls(
-            settings.encoder_batch_articles or articles,
-            settings.encoder_batch_tokens or tokens,
-            chosen_wait_ms / 1000,
-        )
+        return cls(settings.encoder_batch_articles or articles, encoder.batch_tokens, chosen_wait_ms / 1000)
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,7 @@ class Embedded:
 class Runner:
     """Close it: the thread ends with its batch."""
 
-    def __init__(self, encoder: TextEncoder, bounds: Bounds) -> None:
-        encoder.batch_tokens = bounds.tokens  # a batch is one run
+    def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
         self._executor = ThreadPoolExecutor(1, "encoder")
         self._future: Future[Embedded] | None = None
@@ -138,7 +133,7 @@ class Runner:
             raise EncoderUnusable(f"the encoder no longer runs on {self._encoder.provider}: {error}") from None
 
     def _vectors(self, batch: Sequence[Version]) -> Vectors:
-        return self._encoder.run([version.tokens.astype(np.int64) for version in batch])
+        return self._encoder.run([version.tokens for version in batch])
 
 
 def _count(lengths: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from consumers.article_view import CAUSE_HEADER
 from consumers.articles_desk import Desk
 from consumers.articles_published import OFFSET_HEADER
-from consumers.articles_runner import Bounds, Embedded, Runner
+from consumers.articles_runner import Embedded, Runner
 from contract.errors import EncoderUnusable
 from contract.messages import Article, encode
 from contract.records import ArticleRecord, decode_article
@@ -134,7 +134,7 @@ class Worker:
         self.desk.restore(Restored(self.committed, self.written))
         self.position = self.committed
         self.batch: list[object] = []
-        self.running = Runner(self.encoder, Bounds(4, 100, 0.0))
+        self.running = Runner(self.encoder)
 
     def read(self, count: int) -> None:
         room = min(count, self.desk.backlog.room)
@@ -361,7 +361,7 @@ def run(*titles: str) -> Embedded:
     desk = Desk(SETTINGS, TOPICS, encoder := Letters())
     desk.restore(Restored(0, []))
     desk.take_records([line(i, title, title) for i, title in enumerate(titles)], NOW)
-    runner = Runner(encoder, Bounds(64, 512, 0.0))
+    runner = Runner(encoder)
     runner.start(desk.take_batch(64, 512, NOW))
     runner.wait(10)
     embedded = runner.collect()
