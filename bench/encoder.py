@@ -43,6 +43,7 @@ class Contender:
     python: Path
     model: Path
     seconds: float = 0.0
+    processor: float = 0.0
     gflops: float = 0.0
     peak_mb: float = 0.0
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
@@ -53,8 +54,8 @@ class Contender:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self._answer().get("ready", False) is True
 
-    def turn(self, start: int, step: int, budget: int = 0) -> float:
-        """Let it encode texts[start::step]; return the seconds it took."""
+    def turn(self, start: int, step: int, budget: int = 0) -> tuple[float, float]:
+        """Let it encode texts[start::step]; return the seconds it took, and those of the processor."""
         assert self.process is not None
         stdin: IO[str] | None = self.process.stdin
         assert stdin is not None
@@ -62,7 +63,7 @@ class Contender:
         stdin.flush()
         answer = self._answer()
         self.gflops = max(self.gflops, answer.get("gflops", 0.0))
-        return float(answer.get("seconds", 0.0))
+        return answer.get("seconds", 0.0), answer.get("processor", 0.0)
 
     def end(self) -> None:
         """Close its input, and keep what it says of its memory."""
@@ -104,12 +105,14 @@ def main() -> None:
     running = [contender for contender in contenders if _starts(contender, file)]
     for part in range(PARTS):
         for contender in running:
-            contender.seconds += contender.turn(part, PARTS)
+            seconds, processor = contender.turn(part, PARTS)
+            contender.seconds += seconds
+            contender.processor += processor
     ours = next(contender for contender in running if contender.kind == "cpu")
     by_budget = dict.fromkeys(BUDGETS, 0.0)
     for part in range(PARTS):
         for budget in BUDGETS:
-            by_budget[budget] += ours.turn(part, PARTS, budget)
+            by_budget[budget] += ours.turn(part, PARTS, budget)[0]
     for contender in running:
         contender.end()
     write("encoder", _rows(running, by_budget, texts, exported))
@@ -130,7 +133,7 @@ def _rows(running: list[Contender], by_budget: dict[int, float], texts: list[str
     lengths = _lengths(texts, exported)
     gflop = sum(LAYERS * (2 * n * (4 * HIDDEN**2 + 2 * HIDDEN * INNER) + 4 * n * n * HIDDEN) for n in lengths) / 1e9
     reference = np.load(WORK / f"{encoders[0].kind}.npy")
-    speed, memory = [], []
+    speed, processor, memory = [], [], []
     for contender in encoders:
         vectors = np.load(WORK / f"{contender.kind}.npy")
         norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
@@ -144,6 +147,8 @@ def _rows(running: list[Contender], by_budget: dict[int, float], texts: list[str
         speed.append(
             Row(name=contender.name, value=len(texts) / contender.seconds, unit="texts/s", group="speed", detail=detail)
         )
+        rate = len(texts) / contender.processor  # what matters where a broker is on the same machine
+        processor.append(Row(name=contender.name, value=rate, unit="texts/s", group="per second of one core"))
         memory.append(Row(name=contender.name, value=contender.peak_mb, unit="MB", group="peak memory"))
     machine = [
         Row(name=f"matrix product {kind[5:]}", value=peak, unit="GFLOP/s", group="peak of this machine")
@@ -154,7 +159,7 @@ def _rows(running: list[Contender], by_budget: dict[int, float], texts: list[str
             group="token budget")
         for budget, seconds in by_budget.items()
     ]  # fmt: skip
-    return speed + budgets + memory + machine
+    return speed + processor + budgets + memory + machine
 
 
 def _texts() -> list[str]:

@@ -3,8 +3,9 @@
     python bench/encoder_contender.py KIND TEXTS MODEL
 
 Answers each line on standard input with a line of JSON: ``START STEP BUDGET`` encodes texts[START::STEP] and says
-how long it took; the end of input ends it, with the peak of its memory. Vectors go to KIND.npy beside TEXTS.
-Imports nothing of stoppress but in its own kind, since the peers' environments have other packages.
+how long it took, and how much of the processor; the end of input ends it, with the peak of its memory. Vectors
+go to KIND.npy beside TEXTS. Imports nothing of stoppress but in its own kind, since the peers' environments have
+other packages.
 """
 
 from __future__ import annotations
@@ -143,15 +144,15 @@ def main(kind: str, texts_file: Path, model: Path) -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         start, step, budget = map(int, line.split())
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         rows = np.asarray(encode(texts[start::step], budget), dtype=np.float32)
-        seconds = time.perf_counter() - began
+        seconds, processor = time.perf_counter() - began, time.process_time() - spent
         if kind.startswith("peak"):
             print(json.dumps({"gflops": float(rows.max())}), flush=True)
             continue
         vectors = np.zeros((len(texts), rows.shape[1]), np.float32) if vectors is None else vectors
         vectors[start::step] = rows
-        print(json.dumps({"seconds": seconds}), flush=True)
+        print(json.dumps({"seconds": seconds, "processor": processor}), flush=True)
     if vectors is not None:
         np.save(texts_file.with_name(f"{kind}.npy"), vectors)
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
