@@ -56,11 +56,11 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         _count_in(popularity, stats.catch_up(pulse=pulse))
         lists.take_articles(restored, _now_ms())
         changelogs = [topics.recommendations]
-        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
         group = GroupInput(
             settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, pulse=pulse
         )
         source = stack.enter_context(closing(group))
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
         while not stop.requested:
             # 1. Consume changed users, new articles and statistics; a batch fills while nobody waits for a ranking.
             seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000

@@ -48,11 +48,11 @@ def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: He
         articles = stack.enter_context(closing(view))
         articles.catch_up(pulse)
         tables = UserTables(settings, topics, model, articles.table)
-        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
         group = GroupInput(
             settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse
         )
         source = stack.enter_context(closing(group))
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
         batching = Batching(settings.batch_events, settings.batch_wait_ms / 1000)
         while not stop.requested:
             # 1. Consume what has come, more of it the more there is, and the vectors that came meanwhile.

@@ -14,17 +14,18 @@ owns. On revocation no transaction is open, because callbacks run only inside :m
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from contract.errors import Fenced, StoppressError, TopicsDiffer
+from contract.errors import Fenced, TopicsDiffer
 from contract.settings import Settings
+from streams.claim import Claim
 from streams.clients import make_admin, make_consumer
 from streams.health import Pulse
 from streams.patience import explained, is_transient, patiently
@@ -89,18 +90,22 @@ class GroupInput:
         self._positions: dict[int, int] = {}
         self._paused: dict[int, str] = {}
         self._held: dict[int, Commit] = {}  # the commit that each partition's tables reflect, revoked ones included
-        self._process = secrets.token_hex(4)
         self._commits = 0
         self._rebalances = 0
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._paused_ends: dict[str, dict[int, int]] = {}
         self._topic_ids = TopicIds(self._admin, [topic, *changelogs], self._pulse, self._log)
-        self._consumer: Consumer = make_consumer(
+        self._claim = Claim(settings, identity, topic, pulse, self._log)
+        self._consumer = self._join()
+
+    def _join(self) -> Consumer:
+        settings = self._settings
+        consumer = make_consumer(
             settings,
-            name=name,
-            group=identity.group,
+            name=self._name,
+            group=self._identity.group,
             extra={
-                "group.instance.id": identity.instance,
+                "group.instance.id": self._identity.instance,
                 "partition.assignment.strategy": "range",
                 "session.timeout.ms": settings.session_timeout_ms,
                 "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 3),
@@ -109,8 +114,9 @@ class GroupInput:
             },
         )
         # With its metadata at hand, the first join need not be repeated.
-        patiently(pulse, self._log, "metadata", lambda: self._consumer.list_topics(topic, 5))
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        patiently(self._pulse, self._log, "metadata", lambda: consumer.list_topics(self.topic, 5))
+        consumer.subscribe([self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        return consumer
 
     @property
     def assigned(self) -> list[int]:
@@ -126,16 +132,20 @@ class GroupInput:
         self._pulse.beat()
         self._look_around()
         rebalances = self._rebalances
+        consumer = self._consumer
         records: list[Record] = []
-        for message in self._consumer.consume(limit, seconds):
+        for message in consumer.consume(limit, seconds):
             error = message.error()
             if error is None:
                 records.append(cast(Record, message))
             else:
                 self._take_error(error)
+                if consumer is not self._consumer:
+                    return []
         if self._rebalances != rebalances:
             # Which of them were read before it cannot be told: all are read again.
-            self._read_from(self._positions)
+            if self._positions:
+                self._read_from(self._positions)
             return []
         return records
 
@@ -180,20 +190,14 @@ class GroupInput:
         """
         if not keep:
             self._drop(self._held)
-        self._take([*self._positions, *self._paused])
+        try:
+            self._take([*self._positions, *self._paused])
+        except KafkaException as error:
+            self._take_error(error.args[0])
 
     def replaced(self) -> bool:
-        """Whether another process has this member's place in the group; asks Kafka, and waits for the answer."""
-        mine = {self._consumer.memberid()}
-        group = self._identity.group
-        described = patiently(
-            self._pulse, self._log, "describing the group",
-            lambda: self._admin.describe_consumer_groups([group], request_timeout=5.0)[group].result(),
-        )  # fmt: skip
-        mine.add(self._consumer.memberid())
-        return any(
-            m.group_instance_id == self._identity.instance and m.member_id not in mine for m in described.members
-        )
+        """Whether another process has started in this worker's slot; asks Kafka, and waits for the answer."""
+        return self._claim.is_lost()
 
     def measure_lag(self) -> int:
         """Return and publish how many offsets lie between the committed ones and the ends last seen; asks nobody."""
@@ -208,7 +212,7 @@ class GroupInput:
 
     @property
     def _token(self) -> str:
-        return f"{self._process}.{self._commits}"
+        return f"{self._claim.token}.{self._commits}"
 
     def _on_assign(self, _consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._rebalances += 1
@@ -217,10 +221,12 @@ class GroupInput:
 
     def _on_revoke(self, _consumer: Consumer, _revoked: list[TopicPartition]) -> None:
         REBALANCES.labels(self._name, "revoked").inc()
+        self._log.info("revoked", partitions=len(self._held))
         self._disown()
 
     def _on_lost(self, _consumer: Consumer, _lost: list[TopicPartition]) -> None:
         REBALANCES.labels(self._name, "lost").inc()
+        self._log.warning("lost", partitions=len(self._held))
         self._disown()
         self._drop(self._held)
 
@@ -260,6 +266,7 @@ class GroupInput:
         if not positions:
             return
         began = time.monotonic()
+        self._log.info("restoring", partitions=len(positions))
 
         def restored() -> Restore:
             restore = Restore(self._settings, positions, name=self._name, pulse=self._pulse)
@@ -283,14 +290,22 @@ class GroupInput:
         if not partitions:
             return {}
         asked = [TopicPartition(self.topic, p) for p in partitions]
+        clients = chain([self._consumer], iter(self._another_client, None))
 
         def answers() -> dict[int, Commit]:
-            answered = self._consumer.committed(asked, 2)
+            answered = next(clients).committed(asked, 2)
             for error in (tp.error for tp in answered if tp.error is not None):
                 raise KafkaException(error)
             return {tp.partition: Commit(max(tp.offset, -1), tp.metadata or "") for tp in answered}
 
         return patiently(self._pulse, self._log, "committed offsets", answers)
+
+    def _another_client(self) -> Consumer:
+        """One that asks for the group and is no member.
+
+        One whose connection to the coordinator broke may never get an answer again.
+        """
+        return make_consumer(self._settings, name=self._name, group=self._identity.group)
 
     def _within_the_log(self, committed: dict[int, Commit]) -> dict[int, int]:
         """Where to read on: at the committed offset, or at the first where none was committed or it has expired."""
@@ -316,11 +331,15 @@ class GroupInput:
 
     def _take_error(self, error: KafkaError) -> None:
         code = error.code()
-        if code == KafkaError._FATAL or error.fatal():  # a static member has one way to die
+        if code == KafkaError._FATAL or error.fatal():
             if self.replaced():
                 raise Fenced(f"{self._name}: another process runs with this worker's slot ({error.str()})")
-            raise StoppressError(f"{self._name}: the consumer cannot go on ({error.str()}); start the worker again")
-        if code == KafkaError._AUTO_OFFSET_RESET:
+            # It joined twice, the answer to the first having been lost, and fenced itself.
+            self._log.warning("joining_again", error=error.str())
+            self._disown()
+            self._consumer.close()
+            self._consumer = self._join()
+        elif code == KafkaError._AUTO_OFFSET_RESET:
             self._log.error("offset_out_of_range", error=error.str())
             self.reread()
             self._rebalances += 1

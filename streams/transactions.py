@@ -9,7 +9,7 @@
 After an abort or an unknown outcome the producer is made anew: ``init_transactions`` of the same
 transactional id ends whatever the old one left open, so that the committed offsets tell what happened.
 To the producer a transaction that Kafka ended because it took too long looks like a successor in the
-same slot; the group knows which of the two it was.
+same slot; the slot's claim tells which of the two it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ COMMIT_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )  # fmt: skip
 FAILURES_IN_A_ROW = 10
-FENCED_CODES = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+FENCED_CODES = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+}
 
 
 class TransactionalOutput:
@@ -100,8 +105,7 @@ class TransactionalOutput:
         self._failures += 1
         self._abort()
         why = " ".join(filter(None, (reason.str(), self._undelivered)))
-        fenced_member = reason.code() == KafkaError.FENCED_INSTANCE_ID
-        if fenced_member or (reason.code() in FENCED_CODES and source.replaced()):
+        if reason.code() in FENCED_CODES and source.replaced():
             return Fenced(f"{self._name}: another process runs with this worker's slot ({why})")
         if self._failures == FAILURES_IN_A_ROW:
             return StoppressError(f"{self._name}: {FAILURES_IN_A_ROW} transactions in a row failed, the last: {why}")

@@ -279,7 +279,9 @@ class Pipeline:
         """Write one record; blocks until Kafka has it."""
         return self.send_all([(topic, key, value, partition)])[0]
 
-    def send_all(self, records: Sequence[tuple[str, bytes | None, bytes | None, int]]) -> list[Sent]:
+    def send_all(
+        self, records: Sequence[tuple[str, bytes | None, bytes | None, int]], seconds: float = 30.0
+    ) -> list[Sent]:
         """Write records in their order; blocks until Kafka has them."""
         sent: dict[int, Sent] = {}
 
@@ -293,7 +295,7 @@ class Pipeline:
 
         for number, (topic, key, value, partition) in enumerate(records):
             self._producer.produce(topic, value, key, partition, on_delivery=delivered(number))
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(seconds) == 0
         return [sent[number] for number in range(len(records))]
 
     def article(self, article_id: str, title: str, **fields: Any) -> Sent:

@@ -96,10 +96,10 @@ class Member:
         self.pulse = Pulse(self.stop, self.health)
         self.tables = Tables(changelog)
         identity = Identity.of(self.settings, "counter", "g")
-        self.output = TransactionalOutput(self.settings, identity, name="counter", pulse=self.pulse)
         self.source = GroupInput(
             self.settings, events, identity, self.tables, name="counter", changelogs=[changelog], pulse=self.pulse
         )
+        self.output = TransactionalOutput(self.settings, identity, name="counter", pulse=self.pulse)
         self.read: list[tuple[int, int]] = []
 
     def step(self) -> int:
