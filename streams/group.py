@@ -23,7 +23,7 @@ from typing import Protocol, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from contract.errors import Fenced, TopicsDiffer
+from contract.errors import Fenced, SetupError, TopicsDiffer
 from contract.settings import Settings
 from streams.claim import Claim
 from streams.clients import make_admin, make_consumer
@@ -147,7 +147,7 @@ class GroupInput:
             if self._positions:
                 self._read_from(self._positions)
             return []
-        return records
+        return records if self._positions else []
 
     def positions_after(self, records: Sequence[Record]) -> dict[int, int]:
         """Return for every owned partition the offset to commit once ``records`` are done."""
@@ -190,10 +190,17 @@ class GroupInput:
         """
         if not keep:
             self._drop(self._held)
+        owned = [*self._positions, *self._paused]
         try:
-            self._take([*self._positions, *self._paused])
+            if owned:
+                self._take(owned)
         except KafkaException as error:
             self._take_error(error.args[0])
+
+    def expelled(self) -> None:
+        """Kafka says that this is no member any more: own nothing until it has joined again."""
+        self._disown()
+        self._drop(self._held)
 
     def replaced(self) -> bool:
         """Whether another process has started in this worker's slot; asks Kafka, and waits for the answer."""
@@ -227,8 +234,7 @@ class GroupInput:
     def _on_lost(self, _consumer: Consumer, _lost: list[TopicPartition]) -> None:
         REBALANCES.labels(self._name, "lost").inc()
         self._log.warning("lost", partitions=len(self._held))
-        self._disown()
-        self._drop(self._held)
+        self.expelled()
 
     def _disown(self) -> None:
         self._rebalances += 1
@@ -248,7 +254,15 @@ class GroupInput:
         self._drop([p for p, commit in self._held.items() if committed.get(p) != commit])
         kept = len(self._held)
         positions = self._within_the_log(committed)
-        self._restore({p: position for p, position in positions.items() if p not in self._held})
+        try:
+            self._restore({p: position for p, position in positions.items() if p not in self._held})
+        except SetupError:
+            if self._committed(partitions) == committed:
+                raise
+            # Another has committed since: these partitions are lost, which is still to be heard of.
+            self._log.warning("lost_while_restoring", partitions=len(partitions))
+            self.expelled()
+            return
         self._held = {p: commit for p, commit in committed.items() if p not in self._paused}
         self._positions = {p: positions[p] for p in self._held}
         self._read_from(self._positions)

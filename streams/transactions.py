@@ -41,6 +41,7 @@ FENCED_CODES = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.FENCED_INSTANCE_ID,
 }
+_EXPELLED_CODES = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION}
 
 
 class TransactionalOutput:
@@ -110,6 +111,8 @@ class TransactionalOutput:
         if self._failures == FAILURES_IN_A_ROW:
             return StoppressError(f"{self._name}: {FAILURES_IN_A_ROW} transactions in a row failed, the last: {why}")
         self._log.warning("transaction_failed", error=why)
+        if reason.code() in _EXPELLED_CODES:
+            source.expelled()
         self._producer = self._open()
         return TransactionFailed(why)
 
