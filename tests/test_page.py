@@ -16,8 +16,8 @@ from tests.running_demo import SMALL, RunningDemo
 
 pytestmark = pytest.mark.chromium
 
-MS = 60_000
-expect.set_options(timeout=MS)
+USERS = [f"user-{number:05d}" for number in range(60)]
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_hovering_an_item_shows_the_numbers_that_add_up_to_its_score(visit: Visi
     *parts, score = values
     assert len(parts) == len(names)
     assert sum(parts) == pytest.approx(score, abs=0.0005 * (len(parts) + 2))
-    assert score > 0
+    assert any(parts)
     box = why.bounding_box()
     assert box is not None
     assert box["x"] >= 0
@@ -154,9 +154,7 @@ def test_a_suggested_headline_is_published_with_one_click_and_counted_where_it_a
     expect(visit.page.locator("#reach-chart path.line")).to_have_attribute("d", re.compile("^M.*V"))
     expect(suggestions).to_have_count(3)
     assert title not in suggestions.all_inner_texts()
-    expect(visit.page.locator(".item.marked .title").first).to_have_text(title)
-    holders = [user for user in (f"user-{n:05d}" for n in range(60)) if title in titles(demo, user)]
-    assert holders
+    holders = await_true(lambda: [user for user in USERS if title in titles(demo, user)] or None, "a list with it")
     await_true(lambda: visit.number("reached") >= len(holders), "all of them counted")
 
 
@@ -164,15 +162,18 @@ def titles(demo: RunningDemo, user_id: str) -> list[str]:
     return [item["title"] for item in demo.feed(user_id)["items"]]
 
 
-def test_a_typed_headline_is_published_as_text_whatever_it_contains(visit: Visit) -> None:
+def test_a_typed_headline_is_marked_where_it_appears_and_is_text_whatever_it_contains(
+    visit: Visit, demo: RunningDemo
+) -> None:
+    everybody = visit.page.context.new_page()
+    everybody.goto(f"{demo.await_page()}/?users={','.join(USERS)}")
+    expect(everybody.locator(".feed")).to_have_count(1 + len(USERS))
     title = 'Harbour <b>bridge</b> & ferry: "open" <img src=x onerror=alert(1)>'
     visit.page.fill("#headline", title)
     visit.page.press("#headline", "Enter")
     expect(visit.page.locator("#reach-title")).to_have_text(title)
     expect(visit.page.locator("#headline")).to_have_value("")
-    expect(visit.page.locator("#reached")).not_to_have_text("0")
-    marked = visit.page.locator(".item.marked .title").first
-    expect(marked).to_have_text(title)
+    expect(everybody.locator(".item.marked .title").first).to_have_text(title)
 
 
 def test_a_killed_worker_comes_back_and_nothing_is_lost(visit: Visit, demo: RunningDemo) -> None:
