@@ -102,19 +102,17 @@ def _start(settings: Settings) -> tuple[Topics, Decay, Stop]:
     return topics, model, Stop.on_signals(settings.shutdown_seconds)
 
 
-def _health(worker: str, settings: Settings) -> HealthServer:
-    """Where a worker answers."""
-    from streams.health import HealthServer
-
-    return HealthServer(settings.host, PORTS[worker] if settings.port is None else settings.port)
+def _port(worker: str, settings: Settings) -> int:
+    return PORTS[worker] if settings.port is None else settings.port
 
 
 @contextmanager
-def _logged(worker: str, settings: Settings, topics: Topics, health: HealthServer) -> Iterator[HealthServer]:
-    """A worker's log begins when nothing can be wrong any more: before, a mistake is the one line that is said."""
+def _service(worker: str, settings: Settings, topics: Topics) -> Iterator[HealthServer]:
+    """Where a worker answers. Its log begins here: before, a mistake is the one line that is said."""
+    from streams.health import HealthServer
     from streams.worker import Log
 
-    with health:
+    with HealthServer(settings.host, _port(worker, settings)) as health:
         Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
         yield health
 
@@ -124,14 +122,15 @@ def run_articles(context: typer.Context, port: Port = None, slot: Slot = None) -
     """Embed published articles."""
     from consumers import articles
     from encoders.text import TextEncoder
+    from streams.health import check_free
 
     settings = _settings(context, port=port, slot=slot)
     topics, _, stop = _start(settings)
-    health = _health("articles", settings)
+    check_free(settings.host, _port("articles", settings))
     encoder = TextEncoder.load(
         settings.encoder, settings.device, settings.encoder_threads, settings.encoder_batch_tokens or 0
     )
-    with _logged("articles", settings, topics, health):
+    with _service("articles", settings, topics) as health:
         articles.run(settings, topics, encoder, stop, health)
 
 
@@ -142,7 +141,7 @@ def run_users(context: typer.Context, port: Port = None, slot: Slot = None) -> N
 
     settings = _settings(context, port=port, slot=slot)
     topics, model, stop = _start(settings)
-    with _logged("users", settings, topics, _health("users", settings)) as health:
+    with _service("users", settings, topics) as health:
         users.run(settings, topics, model, stop, health)
 
 
@@ -153,7 +152,7 @@ def run_ranker(context: typer.Context, port: Port = None, slot: Slot = None) -> 
 
     settings = _settings(context, port=port, slot=slot)
     topics, model, stop = _start(settings)
-    with _logged("ranker", settings, topics, _health("ranker", settings)) as health:
+    with _service("ranker", settings, topics) as health:
         ranker.run(settings, topics, model, stop, health)
 
 

@@ -43,16 +43,12 @@ class HealthServer:
                 pass
 
         class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            address_family = _family(host)
 
         try:
             self._server = Server((host, port), Handler)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise PortInUse(
-                    f"cannot listen on {host}:{port}: {error.strerror}; set --port or STOPPRESS_PORT"
-                ) from None
-            raise PortInUse(f"{host}:{port} is in use by another process; choose another with --port") from None
+            raise _cannot_listen(host, port, error) from None
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
@@ -125,3 +121,21 @@ class Pulse:
     def ready(self, ready: bool) -> None:
         """Say whether /readyz is to answer 200."""
         self._health.ready(ready)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise :class:`PortInUse` where nobody can listen on ``host:port`` now: said before a start that takes long."""
+    try:
+        socket.create_server((host, port), family=_family(host)).close()
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> PortInUse:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(f"{host}:{port} is in use by another process; choose another with --port")
+    return PortInUse(f"cannot listen on {host}:{port}: {error.strerror}; set --port or STOPPRESS_PORT")
