@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from bench.report import Row, write
+from bench.report import Row, machine, write
 from encoders.manifest import TOKENIZER_FILE, read_manifest
 from encoders.text import article_text
 from producers.newsroom.newsroom import Newsroom
@@ -123,7 +123,7 @@ def _starts(contender: Contender, texts: Path) -> bool:
         return True
     if contender.kind != "cuda":
         raise SystemExit(f"{contender.name} does not start: see above")
-    print("no row for CUDA: there is no GPU here, or not the packages for it")
+    print("so there is no row for CUDA")
     return False
 
 
@@ -148,9 +148,13 @@ def _rows(running: list[Contender], by_budget: dict[int, float], texts: list[str
             Row(name=contender.name, value=len(texts) / contender.seconds, unit="texts/s", group="speed", detail=detail)
         )
         rate = len(texts) / contender.processor  # what matters where a broker is on the same machine
-        processor.append(Row(name=contender.name, value=rate, unit="texts/s", group="per second of one core"))
+        share = round(gflop / contender.processor * machine().cores / peaks["peak-fp32"], 3)
+        processor.append(
+            Row(name=contender.name, value=rate, unit="texts/s", group="per second of one core",
+                detail={"share_of_fp32_peak": share})
+        )  # fmt: skip
         memory.append(Row(name=contender.name, value=contender.peak_mb, unit="MB", group="peak memory"))
-    machine = [
+    limits = [
         Row(name=f"matrix product {kind[5:]}", value=peak, unit="GFLOP/s", group="peak of this machine")
         for kind, peak in peaks.items()
     ]
@@ -159,7 +163,7 @@ def _rows(running: list[Contender], by_budget: dict[int, float], texts: list[str
             group="token budget")
         for budget, seconds in by_budget.items()
     ]  # fmt: skip
-    return speed + processor + budgets + memory + machine
+    return speed + processor + budgets + memory + limits
 
 
 def _texts() -> list[str]:

@@ -27,9 +27,13 @@ Encode = Callable[[Sequence[str], int], Any]
 
 def ours(model: Path, device: str) -> Encode:
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    from contract.errors import EncoderUnusable
     from encoders.text import TextEncoder
 
-    encoder = TextEncoder.load(model, device=device)  # type: ignore[arg-type]
+    try:
+        encoder = TextEncoder.load(model, device=device)  # type: ignore[arg-type]
+    except EncoderUnusable as error:
+        sys.exit(str(error))
     own = encoder.batch_tokens
 
     def encode(texts: Sequence[str], budget: int) -> Any:
