@@ -23,7 +23,7 @@ from typing import Protocol, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from contract.errors import Fenced, SetupError, TopicsDiffer
+from contract.errors import Fenced, SetupError, StoppressError, TopicsDiffer
 from contract.settings import Settings
 from streams.claim import Claim
 from streams.clients import make_admin, make_consumer
@@ -215,7 +215,10 @@ class GroupInput:
     def close(self) -> None:
         """Leave; a static member's partitions wait for its successor until the session ends."""
         self._pulse.ready(False)
-        self._consumer.close()
+        try:
+            self._consumer.close()
+        except StoppressError as error:  # partitions were assigned on the way out: nothing is taken any more
+            self._log.info("assigned_while_closing", error=str(error))
 
     @property
     def _token(self) -> str:
