@@ -81,8 +81,7 @@ def _model(settings: Settings) -> tuple[Topics, Decay]:
     from encoders.manifest import generation_of, read_manifest
 
     manifest = read_manifest(settings.encoder)
-    hour_ms = 3_600_000
-    model = Decay(manifest.dims, settings.long_half_life_hours * hour_ms, settings.short_half_life_hours * hour_ms)
+    model = Decay.of(settings, manifest.dims)
     return Topics(settings, generation_of(manifest, model.manifest())), model
 
 

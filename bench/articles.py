@@ -116,8 +116,7 @@ def _encoder_rate(settings: Settings, articles: Sequence[Article]) -> float:
 
 def _topics(settings: Settings) -> Topics:
     manifest = read_manifest(settings.encoder)
-    hour_ms = 3_600_000
-    model = Decay(manifest.dims, settings.long_half_life_hours * hour_ms, settings.short_half_life_hours * hour_ms)
+    model = Decay.of(settings, manifest.dims)
     topics = Topics(settings, generation_of(manifest, model.manifest()))
     create_topics(settings, topics.specs())
     return topics

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from contract.settings import Settings
+
+HOUR_MS = 3_600_000
 Floats = NDArray[np.float32]
 
 
@@ -28,6 +31,11 @@ class Decay:
     dims: int
     long_half_life_ms: float
     short_half_life_ms: float
+
+    @classmethod
+    def of(cls, settings: Settings, dims: int) -> Decay:
+        """Return the model with the half-lives of ``settings``."""
+        return cls(dims, settings.long_half_life_hours * HOUR_MS, settings.short_half_life_hours * HOUR_MS)
 
     @property
     def state_size(self) -> int:

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from contract.errors import BadRecord
-from contract.messages import CARRIED_KINDS, Event
+from contract.messages import Event
 from contract.records import Waiting
 from contract.settings import Settings
+from encoders.decay import HOUR_MS
 
-HOUR_MS = 3_600_000
 # A list shown and left alone counts a fifth of one click against what was in it.
 IMPRESSION_WEIGHT = -0.01
 WEIGHTS = {"click": 1.0, "like": 2.0, "share": 2.0, "dislike": -1.0, "follow": 1.0, "mute": -1.0}
 DWELL_FULL_MS = 60_000
 DWELL_WEIGHT = 0.5
-FOLDED_KINDS = CARRIED_KINDS | {"impression", "merge", "absorb", "forget"}
 ASKS_FOR_NO_RANKING = frozenset({"impression", "dwell"})
 
 STATS_HALF_LIFE_MS = 6 * HOUR_MS

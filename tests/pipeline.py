@@ -34,7 +34,6 @@ from streams.record import Record
 from streams.table import TableReader
 
 ROOT = Path(__file__).resolve().parents[1]
-HOUR_MS = 3_600_000
 Found = TypeVar("Found")
 
 
@@ -236,9 +235,7 @@ class Pipeline:
         self.settings = settings
         self._folder = folder
         manifest = read_manifest(settings.encoder)
-        self.model = Decay(
-            manifest.dims, settings.long_half_life_hours * HOUR_MS, settings.short_half_life_hours * HOUR_MS
-        )
+        self.model = Decay.of(settings, manifest.dims)
         self.topics = Topics(settings, generation_of(manifest, self.model.manifest()))
         self._producer = make_producer(settings, name="test")
         self._workers: list[Worker] = []

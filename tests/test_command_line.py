@@ -47,8 +47,7 @@ def every_worker_refuses(settings: Settings, *options: str, **environ: str) -> s
 
 def topics_of(settings: Settings) -> Topics:
     manifest = read_manifest(settings.encoder)
-    hour_ms = 3_600_000
-    model = Decay(manifest.dims, settings.long_half_life_hours * hour_ms, settings.short_half_life_hours * hour_ms)
+    model = Decay.of(settings, manifest.dims)
     return Topics(settings, generation_of(manifest, model.manifest()))
 
 

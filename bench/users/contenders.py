@@ -119,8 +119,7 @@ def full_record(run: Run, events: Events) -> FullRecord:
         environ={},
     )  # fmt: skip
     manifest = read_manifest(settings.encoder)
-    hour_ms = 3_600_000
-    model = Decay(manifest.dims, settings.long_half_life_hours * hour_ms, settings.short_half_life_hours * hour_ms)
+    model = Decay.of(settings, manifest.dims)
     topics = Topics(settings, generation_of(manifest, model.manifest()))
     create_topics(settings, topics.specs())
     vectors = np.fromfile(run.articles, "<f4").reshape(-1, DIMS)

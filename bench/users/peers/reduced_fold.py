@@ -9,7 +9,6 @@ import numpy as np
 
 DIMS = 96
 HALF_LIFE_MS = 2 * 3_600_000.0
-HEAD = np.dtype([("at", "<i8"), ("folded", "<i8"), ("hash_sum", "<u8"), ("last_offset", "<i8")])
 MASK = (1 << 64) - 1
 
 
