@@ -112,6 +112,7 @@ class Reference:
         self.limits = limits
         self.partition = partition
         self.articles: dict[str, ArticleRecord | None] = {}
+        self.vectors: dict[str, list[float]] = {}
         self.users: dict[str, ReferenceUser] = {}
         self.counted: dict[str, list[tuple[int, str, int | None, str]]] = {}
         self.co_reads: dict[str, Sums] = {}
@@ -130,6 +131,8 @@ class Reference:
 
     def change(self, change: Change) -> None:
         self.articles[change.article_id] = change.record
+        if change.record is not None:
+            self.vectors[change.article_id] = change.record.vector.tolist()
         if change.record is None:
             self.counted.pop(change.article_id, None)
             self.co_reads.pop(change.article_id, None)
@@ -289,7 +292,7 @@ class Reference:
         article = self.articles.get(article_id)
         if article is None or not weight or (article.expires_at and article.expires_at <= at):
             return
-        user.added.append((at, article.vector.tolist(), weight))
+        user.added.append((at, self.vectors[article_id], weight))
         if affinity and article.meta.category:
             user.affinities.add(article.meta.category, at, weight)
 

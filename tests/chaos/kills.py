@@ -1,0 +1,171 @@
+"""Ways to hurt users workers, each at a moment that is really the one it is named for."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from streams.clients import make_admin
+from streams.local_broker import LocalBroker
+from tests.chaos.account import Witness
+from tests.chaos.load import Load
+from tests.pipeline import Pipeline, Worker, await_true
+
+STALL_SECONDS = 3.5  # the session ends after 2
+AWAY_SECONDS = 4.0
+ACCOUNTED_SECONDS = 90.0
+
+
+@dataclass
+class Toll:
+    """What was done, how often, and how many seconds it took until all that was sent before was accounted for."""
+
+    by_kind: Counter[str] = field(default_factory=Counter)
+    broker_restarts: int = 0
+    recovery_s: list[float] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        return self.by_kind.total()
+
+
+class Chaos:
+    """A broker, one or more users workers on it, and a load that goes on meanwhile."""
+
+    def __init__(self, broker: LocalBroker, pipeline: Pipeline, load: Load, witness: Witness, seed: int) -> None:
+        self._broker = broker
+        self._pipeline = pipeline
+        self._load = load
+        self._witness = witness
+        self._random = random.Random(seed)
+        self._workers: list[Worker] = []
+        self.toll = Toll()
+        self.kinds: dict[str, Callable[[Worker], None]] = {
+            "kill": self._kill,
+            "term": self._term,
+            "stall": self._stall,
+            "kill in a transaction": self._kill_in_transaction,
+            "kill in a restore": self._kill_in_restore,
+            "kill in a rebalance": self._kill_in_rebalance,
+        }
+
+    def set_workers(self, count: int) -> None:
+        """Let so many run; who is too many ends by SIGTERM."""
+        while len(self._workers) > count:
+            assert self._workers.pop().stop() == 0
+        while len(self._workers) < count:
+            self._workers.append(self._pipeline.worker("users", slot=str(len(self._workers))).start())
+
+    def strike(self, kind: str) -> None:
+        """One kill of this kind; the worker is up again and what was sent before is accounted for when it returns."""
+        self._work_on()
+        worker = self._random.choice(self._workers)
+        sent, began = self._load.delivered, time.monotonic()
+        self.kinds[kind](worker)
+        self.toll.by_kind[kind] += 1
+        self._until_accounted(sent, kind)
+        if kind.startswith("kill"):
+            self.toll.recovery_s.append(time.monotonic() - began)
+
+    def restart_broker(self) -> None:
+        """kill -9 of Kafka, a while without it, and a start with the same data; the workers are not touched."""
+        self._work_on()
+        sent = self._load.delivered
+        self._broker.kill()
+        time.sleep(self._random.uniform(0.0, AWAY_SECONDS))
+        self._broker.restart()
+        self.toll.broker_restarts += 1
+        self._until_accounted(sent, "a broker restart")
+
+    def finish(self) -> None:
+        """End the load; blocks until everything is accounted for and the workers have ended."""
+        self._load.stop()
+        self._until_accounted(self._load.sent, "the end of the load")
+        await_true(
+            lambda: sum(t.waiting for t in self._witness.totals.values()) == 0, "nothing waits any more", 60,
+            lambda: self._witness.totals,
+        )  # fmt: skip
+        self.set_workers(0)
+        self._witness.close()
+
+    def _until_accounted(self, count: int, after: str) -> None:
+        await_true(
+            lambda: self._witness.read >= count, f"all is accounted for after {after}", ACCOUNTED_SECONDS,
+            lambda: (self._witness.read, count, [self._said(w) for w in self._workers]),
+        )  # fmt: skip
+        for worker in self._workers:
+            assert worker.running, f"a worker ended after {after}: {self._said(worker)}"
+
+    def _said(self, worker: Worker) -> object:
+        return [line for line in worker.lines() if line.get("logger") != "stoppress.kafka"][-5:]
+
+    def _work_on(self) -> None:
+        """To strike at some moment of steady work, not always right after a start."""
+        time.sleep(self._random.uniform(0.0, 1.0))
+
+    def _kill(self, worker: Worker) -> None:
+        worker.kill()
+        worker.start()
+
+    def _term(self, worker: Worker) -> None:
+        assert worker.stop() == 0, self._said(worker)
+        worker.start()
+
+    def _stall(self, worker: Worker) -> None:
+        worker.signal(signal.SIGSTOP)
+        time.sleep(STALL_SECONDS)
+        worker.signal(signal.SIGCONT)
+
+    def _kill_in_transaction(self, worker: Worker) -> None:
+        """Stopped at random moments until a transaction stays open for that, and killed there."""
+
+        def caught() -> bool:
+            worker.signal(signal.SIGSTOP)
+            if self._open_ends() & self._open_ends():
+                return True
+            worker.signal(signal.SIGCONT)
+            time.sleep(self._random.uniform(0.0, 0.05))
+            return False
+
+        await_true(caught, "a transaction is open")
+        worker.kill()
+        worker.start()
+
+    def _kill_in_restore(self, worker: Worker) -> None:
+        worker.kill()
+        worker.start(ready=False)
+        worker.await_log("restoring")
+        worker.kill()
+        assert not worker.lines("restored"), "it was killed too late"
+        worker.start()
+
+    def _kill_in_rebalance(self, worker: Worker) -> None:
+        """One more member joins; as soon as this one has given up its partitions for that, it is killed."""
+        before = len(worker.lines("revoked"))
+        joining = self._pipeline.worker("users", slot="joining").start(ready=False)
+        worker.await_log("revoked", count=before + 1)
+        worker.kill()
+        worker.start()
+        joining.await_ready()
+        joining.kill()
+
+    def _open_ends(self) -> set[int]:
+        """Partitions of user-vectors at whose end a transaction is open."""
+        topic = self._pipeline.topics.user_vectors
+        admin = make_admin(self._pipeline.settings)
+        asked = {
+            TopicPartition(topic, p): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for p in range(self._pipeline.settings.partitions)
+        }
+        committed, written = (
+            {tp.partition: a.result().offset for tp, a in admin.list_offsets(asked, isolation_level=level).items()}
+            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        )
+        return {p for p, end in committed.items() if end < written[p]}

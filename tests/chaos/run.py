@@ -1,0 +1,59 @@
+"""One run of chaos: a broker of its own, a load, kills, and the verdict."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.local_broker import LocalBroker
+from tests.chaos.account import Account, Verdict, Witness
+from tests.chaos.kills import Chaos, Toll
+from tests.chaos.load import Load, World
+from tests.pipeline import pipeline_on
+
+RESTART = "restart the broker"
+KINDS = ("kill", "kill in a transaction", "kill", "stall", "kill in a restore", "term", "kill", "kill in a rebalance")
+SETTINGS = {"partitions": 6, "waiting_clicks": 512, "events_per_minute": 100_000, "transaction_timeout_ms": 5000}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """With so many workers, these things happen one after the other."""
+
+    workers: int
+    strikes: Sequence[str]
+
+
+def random_phases(kills: int, restarts: int, seed: int) -> Iterator[Phase]:
+    """All kinds in turn with one, two and three workers, the restarts spread among them, each phase shuffled."""
+    chosen = random.Random(seed)
+    strikes = [KINDS[n % len(KINDS)] for n in range(kills)]
+    for n in range(restarts):
+        strikes.insert(round((n + 0.5) * kills / restarts) + n, RESTART)
+    length = -(-len(strikes) // 9)
+    for n in range(9):
+        part = strikes[n * length : (n + 1) * length]
+        chosen.shuffle(part)
+        yield Phase(n % 3 + 1, part)
+
+
+def run(folder: Path, phases: Sequence[Phase], world: World) -> tuple[Toll, Verdict]:
+    """Let it happen; blocks for seconds a kill. Vectors are compared where articles are not rewritten."""
+    with LocalBroker.start(folder / "kafka") as broker, pipeline_on(broker, folder, **SETTINGS) as pipeline:
+        settings, topics, model = pipeline.settings, pipeline.topics, pipeline.model
+        witness = Witness(settings, topics)
+        load = Load(settings, topics, model.dims, world).start()
+        chaos = Chaos(broker, pipeline, load, witness, world.seed)
+        for phase in phases:
+            chaos.set_workers(phase.workers)
+            for strike in phase.strikes:
+                if strike == RESTART:
+                    chaos.restart_broker()
+                else:
+                    chaos.strike(strike)
+        chaos.finish()
+        verdict = Account(settings, topics, model).compare(witness, vectors=not world.rewrites)
+    assert verdict.events == load.sent, f"the log has {verdict.events} events where {load.sent} were sent"
+    return chaos.toll, verdict
