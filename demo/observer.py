@@ -26,6 +26,7 @@ from streams.worker import Log
 LIST_POLL_SECONDS = 0.05
 COUNT_EVERY_SECONDS = 0.05
 REACH_POINTS = 200
+TOTALS_AHEAD = 1000
 ARTICLES = "articles"
 REACH_SECONDS = 10.0
 
@@ -45,7 +46,7 @@ class Account:
     @property
     def in_flight(self) -> int:
         """Sent and not yet read by the users worker."""
-        return max(0, self.sent - self.read)
+        return self.sent - self.read
 
     @property
     def unaccounted(self) -> int:
@@ -66,12 +67,22 @@ class Reach:
 
 @dataclass
 class _Partition:
-    """One partition of ``user-events``: what was sent into it, and what the worker says it read."""
+    """One partition of ``user-events``: what was sent into it, and what the worker says it read.
+
+    Both come from topics of their own, either of which may be ahead here: totals wait in ``ahead``
+    until all that they speak of has been counted.
+    """
 
     sent: int = 0
     totals: PartitionTotals = field(default_factory=PartitionTotals)
+    ahead: deque[PartitionTotals] = field(default_factory=lambda: deque(maxlen=TOTALS_AHEAD))
     unconfirmed: deque[int] = field(default_factory=deque)  # timestamps of records the totals may not include yet
     confirmed: int = 0
+
+    def settle(self) -> None:
+        """Take the newest totals of which every event has been counted."""
+        while self.ahead and self.ahead[0].read <= self.sent:
+            self.totals = self.ahead.popleft()
 
     def missing(self) -> int:
         """Records older than the last one that the worker read, and yet not among those it read."""
@@ -246,7 +257,9 @@ class Observer:
             for record in states:
                 value = record.value()
                 if record.key() == PARTITION_KEY and value is not None:
-                    self._partitions[record.partition() or 0].totals = decode_totals(value)
+                    self._partitions[record.partition() or 0].ahead.append(decode_totals(value))
+            for partition in self._partitions:
+                partition.settle()
             for record in self._articles.poll(limit=10_000):
                 if record.value() is not None:
                     self._published.add(record.key() or b"")

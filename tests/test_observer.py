@@ -100,6 +100,20 @@ def test_what_was_sent_is_folded_waiting_duplicate_dead_or_in_flight(system: Sys
     assert not system.observer.has_read([5, 0, 4, 0])
 
 
+def test_totals_that_are_seen_before_their_events_wait_for_them(system: System) -> None:
+    system.totals(1, read=3, folded=3)
+    system.totals(1, read=4, folded=4)
+    system.totals(2, read=1, folded=1)
+    system.events(2, 1)
+    system.await_account("the other partition", lambda a: a.sent == 1 and a.read == 1)
+    system.events(1, 3)
+    account = system.await_account("what is counted", lambda a: a.sent == 4)
+    assert (account.read, account.folded, account.in_flight, account.lost) == (4, 4, 0, 0)
+    assert not system.observer.wait_accounted(0.5), "the worker says it read more than was sent"
+    system.events(1, 1)
+    assert system.observer.wait_accounted(20)
+
+
 def test_an_event_that_the_worker_passed_over_is_lost(system: System) -> None:
     system.events(1, 4)
     system.totals(1, read=3, folded=3)
