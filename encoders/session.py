@@ -61,9 +61,10 @@ def open_session(model: Path, device: Device = "auto", threads: int = 0) -> Sess
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # Spinning halves the latency of a lone text after a pause (8 against 16 ms on two cores, batches are the same)
-    # but burns two to four times the processor time, which a broker on the same machine needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that sleep between the operators of a lone text make two cores no faster than one (16 ms; 9 to 11
+    # spinning); threads that go on spinning after it burn four times the processor time, which a broker here needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False  # a plan is kept for every shape that comes, and no two batches are alike
     has_cuda = CUDA in ort.get_available_providers()
     if device == "cuda" and not has_cuda:
