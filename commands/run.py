@@ -13,7 +13,7 @@ from contract.settings import Settings
 from contract.topics import Topics
 
 if TYPE_CHECKING:
-    from encoders.decay import Decay
+    from encoders.interest import InterestModel
     from streams.health import HealthServer
     from streams.worker import Stop
 
@@ -24,7 +24,7 @@ Port = Annotated[int | None, typer.Option(help="where to answer; 0: any free por
 Slot = Annotated[str | None, typer.Option(help="names this worker among its peers; stable over restarts")]
 
 
-def _start(settings: Settings) -> tuple[Topics, Decay, Stop]:
+def _start(settings: Settings) -> tuple[Topics, InterestModel, Stop]:
     """What every worker does first: check that its topics are there."""
     from streams.admin import require_topics
     from streams.worker import Stop, set_up_logging

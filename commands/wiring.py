@@ -11,7 +11,7 @@ from contract.settings import Settings
 from contract.topics import Topics
 
 if TYPE_CHECKING:
-    from encoders.decay import Decay
+    from encoders.interest import InterestModel
 
 
 def settings_of(context: typer.Context, **given: object) -> Settings:
@@ -21,13 +21,13 @@ def settings_of(context: typer.Context, **given: object) -> Settings:
     return contract_settings.load(overrides, config=config)
 
 
-def model_of(settings: Settings) -> tuple[Topics, Decay]:
+def model_of(settings: Settings) -> tuple[Topics, InterestModel]:
     """The generation's topics and interest model, from the encoder's manifest."""
-    from encoders.decay import Decay
+    from encoders.interest import interest_model
     from encoders.manifest import generation_of, read_manifest
 
     manifest = read_manifest(settings.encoder)
-    model = Decay.of(settings, manifest.dims)
+    model = interest_model(settings, manifest.dims)
     return Topics(settings, generation_of(manifest, model.manifest())), model
 
 

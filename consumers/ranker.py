@@ -16,8 +16,8 @@ from contract.messages import encode
 from contract.records import SOURCE_PREFIX, decode_stats
 from contract.settings import Settings
 from contract.topics import Topics
-from encoders.decay import Decay
 from encoders.fold_rules import STATS_HALF_LIFE_MS
+from encoders.interest import InterestModel
 from ranking.popularity import Popularity
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
@@ -42,7 +42,7 @@ READERS = Gauge("stoppress_ranker_users", "Users whose lists are kept here")
 PUT_OFF = Gauge("stoppress_rankings_put_off", "Users who wait for their ranking")
 
 
-def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
+def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, health: HealthServer) -> None:
     """Rank until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
     pulse = Pulse(stop, health)

@@ -24,7 +24,7 @@ from contract.records import PARTITION_KEY, UserRecord, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
-from encoders.decay import Decay
+from encoders.interest import InterestModel, long_and_short
 from ranking.readers import NEVER, OTHER, ReaderTable
 from ranking.reasons import REASONS, SOURCE_OF, carriers
 from ranking.scoring import PARTS, Ranked, Weights, common_parts, concerned, rank
@@ -51,7 +51,12 @@ class RankerLists:
     """Users of the owned partitions and their lists."""
 
     def __init__(
-        self, settings: Settings, topics: Topics, model: Decay, fresh: FreshArticles, weights: Weights | None = None
+        self,
+        settings: Settings,
+        topics: Topics,
+        model: InterestModel,
+        fresh: FreshArticles,
+        weights: Weights | None = None,
     ) -> None:
         self._settings = settings
         self._topics = topics
@@ -181,7 +186,9 @@ class RankerLists:
         rows = [self._readers.add(user_id, partition) for user_id, (partition, _) in states.items()]
         users = [user for _, user in states.values()]
         self._readers.put(
-            rows, [user.windows for user in users], self._model.query(np.stack([user.vector for user in users]))
+            rows,
+            [user.windows for user in users],
+            long_and_short(self._model.query(np.stack([user.vector for user in users]))),
         )
         new = [row for row in rows if self._readers.ranked_at[row] == NEVER]
         self._readers.ranked_at[new] = np.where(self._readers.listed[new].any(axis=1), 0, ranked_at)

@@ -14,10 +14,10 @@ from contract.records import PARTITION_KEY, PartitionTotals, decode_co_reads, de
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import ArticleTable
-from encoders.decay import Decay
 from encoders.decayed import DecayedSums
 from encoders.fold import Fold
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, Arrival, FoldLimits
+from encoders.interest import InterestModel
 from encoders.user_state import PartitionState
 from streams.record import Record, text_key
 from streams.restore import Restore
@@ -38,7 +38,7 @@ class Batch:
 class UserTables:
     """State of the partitions owned, by partition number."""
 
-    def __init__(self, settings: Settings, topics: Topics, model: Decay, articles: ArticleTable) -> None:
+    def __init__(self, settings: Settings, topics: Topics, model: InterestModel, articles: ArticleTable) -> None:
         self._settings = settings
         self._topics = topics
         self._model = model

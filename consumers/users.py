@@ -15,8 +15,8 @@ from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, encode_plain, encode_user
 from contract.settings import Settings
 from contract.topics import Topics
-from encoders.decay import Decay
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS
+from encoders.interest import InterestModel
 from streams.dead_letters import DeadLetter
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
@@ -38,7 +38,7 @@ USERS = Gauge("stoppress_users", "Users whose state is held here")
 WAITING = Gauge("stoppress_waiting_events", "Events that wait for their article's vector")
 
 
-def run(settings: Settings, topics: Topics, model: Decay, stop: Stop, health: HealthServer) -> None:
+def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, health: HealthServer) -> None:
     """Fold until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
     identity = Identity.of(settings, NAME, topics.generation)
     changelogs = [topics.user_vectors, topics.article_stats, topics.co_reads]

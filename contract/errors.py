@@ -6,7 +6,8 @@
     │   ├── BrokerUnreachable   no Kafka answers at the address
     │   ├── TopicsDiffer        a topic is missing or has another partition count
     │   ├── PortInUse           the address to listen on is taken
-    │   └── EncoderUnusable     no encoder at the path, or its files do not match their manifest
+    │   ├── EncoderUnusable     no encoder at the path, or its files do not match their manifest
+    │   └── InterestModelUnusable  no interest model at the path, not its files, or trained for another encoder
     ├── BadRecord               a record that cannot be used: becomes a dead letter
     ├── UnreadableState         a state record that this version cannot read
     ├── TransactionFailed       outcome unknown or aborted: state is to be read again
@@ -48,6 +49,10 @@ class PortInUse(SetupError):
 
 class EncoderUnusable(SetupError):
     """There is no encoder at the path, or its files do not match their manifest."""
+
+
+class InterestModelUnusable(SetupError):
+    """There is no interest model at the path, its files are not its manifest's, or it is for other vectors."""
 
 
 class BadRecord(StoppressError):

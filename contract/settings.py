@@ -64,6 +64,8 @@ class Settings(BaseSettings):
         description="articles read ahead of the encoder at most, so that the newest goes first",
     )
 
+    interest_model: str = Field("", description="the folder of a trained interest model; empty: decay")
+
     batch_events: int = Field(5000, ge=1, le=100_000, description="records in one transaction at most")
     batch_wait_ms: int = Field(20, ge=1, le=10_000, description="how long a transaction waits to fill")
     transaction_timeout_ms: int = Field(

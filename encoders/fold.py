@@ -13,7 +13,6 @@ from contract.errors import BadRecord
 from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting
 from contract.records import KIND_BITS, RECENT, ArticleStats, PartitionTotals, UserRecord, Waiting, Windows
 from encoders.articles import ArticleTable, hash_bytes
-from encoders.decay import Decay
 from encoders.decayed import DecayedSums
 from encoders.fold_account import Account
 from encoders.fold_merge import absorbs_of
@@ -32,6 +31,7 @@ from encoders.fold_rules import (
     weight_of,
 )
 from encoders.fold_statistics import Statistics
+from encoders.interest import InterestModel
 from encoders.user_state import MASK64, PartitionState, event_hashes, staged_copy
 from encoders.windows import find, note_rate, note_read, note_shown, note_target, push
 
@@ -58,7 +58,9 @@ class Fold:
     left out of statistics by the rate limit.
     """
 
-    def __init__(self, current: PartitionState, articles: ArticleTable, model: Decay, limits: FoldLimits) -> None:
+    def __init__(
+        self, current: PartitionState, articles: ArticleTable, model: InterestModel, limits: FoldLimits
+    ) -> None:
         self._current = current
         self._articles = articles
         self._model = model

@@ -9,7 +9,7 @@ import numpy as np
 
 from contract.records import UserRecord
 from encoders.articles import ArticleTable
-from encoders.decay import Decay
+from encoders.interest import InterestModel
 
 
 class Moves:
@@ -38,7 +38,7 @@ class Moves:
         self._counts.append(len(rows))
         self._rows.extend(rows)
 
-    def apply(self, states: Sequence[UserRecord], articles: ArticleTable, model: Decay) -> None:
+    def apply(self, states: Sequence[UserRecord], articles: ArticleTable, model: InterestModel) -> None:
         """Give each state, by slot, its new numbers and time.
 
         What had expired by the time of its event moves nothing.

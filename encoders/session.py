@@ -35,7 +35,7 @@ class Session:
         self.inputs: frozenset[str] = frozenset(node.name for node in session.get_inputs())
         self.outputs: dict[str, Any] = {node.name: node.shape[-1] for node in session.get_outputs() if node.shape}
 
-    def run(self, output: str, feed: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    def run(self, output: str, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return ``output`` for the inputs ``feed``; blocks."""
         from onnxruntime import OrtValue
 
