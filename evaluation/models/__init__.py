@@ -1,0 +1,1 @@
+"""The models that are judged, one contract for all (:mod:`evaluation.models.contract`)."""

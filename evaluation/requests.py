@@ -1,0 +1,95 @@
+"""What is asked of a model, and what it learns from afterwards."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.articles import Indices
+
+Clicked = NDArray[np.bool_]
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A list to be ranked. Articles and users are indices; ``at`` is epoch ms.
+
+    ``candidates`` [n], no two alike, in an order that says nothing; ``history`` what was read before, oldest first: by
+    the user, or where ``session`` is not -1 in this session. ``first``: nothing was asked or learned of this user (or
+    session) before, so nobody knows the history yet.
+    """
+
+    at: int
+    user: int
+    session: int
+    history: Indices
+    candidates: Indices
+    first: bool
+
+
+class Feedback(msgspec.Struct, frozen=True, gc=False):
+    """What became of a request, or a click without one: ``clicked`` [n] of what was ``shown`` [n]."""
+
+    request: Request
+    shown: Indices
+    clicked: Clicked
+
+    @property
+    def clicks(self) -> Indices:
+        return self.shown[self.clicked]
+
+
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """All that happened at one time: every request is scored before anything is learned from."""
+
+    at: int
+    requests: list[tuple[Request, Clicked]]
+    """Each with which of its candidates were clicked."""
+    feedback: list[Feedback]
+    read: int
+    """Lines of the data set that it was made of."""
+
+
+class Impression(Protocol):
+    """What was shown to a user, as a reader of data sets hands it in; ``at`` is epoch ms."""
+
+    @property
+    def impression_id(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def history(self) -> list[str]: ...
+    @property
+    def candidates(self) -> list[str]: ...
+    @property
+    def clicked(self) -> list[bool]: ...
+
+
+class Click(Protocol):
+    """A click in a session; ``at`` is epoch ms."""
+
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def article_id(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+
+
+class Text(Protocol):
+    """What is known of an article."""
+
+    @property
+    def article_id(self) -> str: ...
+    @property
+    def category(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def abstract(self) -> str: ...
