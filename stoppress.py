@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from commands import dead_letters, demo, doctor, export, kafka, produce, run, topics
+from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, run, topics
 from contract.errors import SetupError, StoppressError
 
 # A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
@@ -27,6 +27,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(export.app, name="export")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("evaluate")(evaluate.evaluate)
 
 
 @app.callback()

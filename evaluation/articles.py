@@ -35,7 +35,7 @@ class Articles:
 
     @property
     def dims(self) -> int:
-        return self.vectors.shape[1]
+        return int(self.vectors.shape[1])
 
     def index(self, article_id: str) -> int:
         """Return the article's index, made where it is new."""

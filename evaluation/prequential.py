@@ -50,7 +50,12 @@ class Judge:
         ranks = metrics.ranks_of(scores, clicked)
         if self._task == "impressions":
             self.values.extend(
-                (metrics.auc(scores, clicked), metrics.mrr(ranks), metrics.ndcg_at(ranks, 5), metrics.ndcg_at(ranks, 10))
+                (
+                    metrics.auc(scores, clicked),
+                    metrics.mrr(ranks),
+                    metrics.ndcg_at(ranks, 5),
+                    metrics.ndcg_at(ranks, 10),
+                )
             )
         else:
             self.values.extend((metrics.hit_at(ranks, 10), metrics.mrr_at(ranks, 10), metrics.ndcg_at(ranks, 10)))

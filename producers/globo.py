@@ -1,6 +1,7 @@
 """Globo.com's click logs as structs: ``clicks*.csv``, gzipped or not, in one folder.
 
-A header line names the columns; ``user_id``, ``click_article_id`` and ``click_timestamp`` (epoch ms) are needed.
+A header line names the columns; ``user_id``, ``click_article_id`` and ``click_timestamp`` (epoch ms) are needed,
+``session_id`` is read where it is there.
 A line that cannot be used is handed to ``on_broken`` with its place and what is wrong, and left out.
 """
 
@@ -22,11 +23,12 @@ COLUMNS = ("user_id", "click_article_id", "click_timestamp")
 
 
 class Click(msgspec.Struct, frozen=True):
-    """One click; ``at`` in epoch ms."""
+    """One click; ``at`` in epoch ms, ``session_id`` empty where the file has none."""
 
     user_id: str
     article_id: str
     at: int
+    session_id: str = ""
 
 
 def read_clicks(folder: Path, on_broken: OnBroken) -> Iterator[Click]:
@@ -52,6 +54,7 @@ def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
     if missing:
         raise SetupError(f"{name} has no column {missing[0]!r} in its first line; Globo's click logs have it")
     places = [header.index(column) for column in COLUMNS]
+    session = header.index("session_id") if "session_id" in header else None
     for row in rows:
         if not row:
             continue
@@ -59,7 +62,7 @@ def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
             user_id, article_id, at = (row[place] for place in places)
             if not user_id or not article_id:
                 raise ValueError("the user or the article is empty")
-            yield Click(user_id, article_id, int(at))
+            yield Click(user_id, article_id, int(at), "" if session is None else row[session])
         except IndexError:
             on_broken(BrokenLine(name, rows.line_num, f"{len(row)} columns where the first line has {len(header)}"))
         except ValueError as error:

@@ -9,7 +9,7 @@ A line that cannot be used is handed to ``on_broken`` with its place and what is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -95,7 +95,15 @@ def read_behaviours(folder: Path, on_broken: OnBroken) -> Iterator[Behaviour]:
                 yield behaviour
 
 
-def behaviours_at(folder: Path, offsets: Iterator[int]) -> Iterator[Behaviour]:
+def offsets_by_time(folder: Path, on_broken: OnBroken) -> list[int]:
+    """Return where each impression begins, in the order of time; those of one time in the file's order.
+
+    Raises :class:`SetupError` where there is no such file.
+    """
+    return [offset for _, offset in sorted((b.at, b.offset) for b in read_behaviours(folder, on_broken))]
+
+
+def behaviours_at(folder: Path, offsets: Iterable[int]) -> Iterator[Behaviour]:
     """Yield the impressions that begin at ``offsets``, as :func:`read_behaviours` gave them."""
     with _open(folder / "behaviors.tsv") as file:
         for offset in offsets:

@@ -23,7 +23,8 @@ class MeanOfClicked:
         if not len(request.history):
             return np.zeros(len(request.candidates))
         mean = vectors[request.history].mean(axis=0)
-        return (vectors[request.candidates] @ (mean / max(float(np.linalg.norm(mean)), 1e-9))).astype(np.float64)
+        cosines = vectors[request.candidates] @ (mean / max(float(np.linalg.norm(mean)), 1e-9))
+        return np.asarray(cosines, np.float64)
 
     def learn(self, feedback: Feedback) -> None:
         """All it needs is in the request."""
@@ -45,7 +46,7 @@ class NearestClicked:
         cosines: NDArray[np.float32] = vectors[request.candidates] @ vectors[request.history].T
         k = min(self._k, cosines.shape[1])
         nearest = np.partition(cosines, cosines.shape[1] - k, axis=1)[:, -k:]
-        return nearest.mean(axis=1).astype(np.float64)
+        return np.asarray(nearest.mean(axis=1), np.float64)
 
     def learn(self, feedback: Feedback) -> None:
         """All it needs is in the request."""

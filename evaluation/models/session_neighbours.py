@@ -32,7 +32,6 @@ class SessionNeighbours:
         self._read: dict[int, list[int]] = {}
         self._sessions: dict[int, deque[int]] = {}
         self._overlap: Floats = np.zeros(1024)
-        self._sums: Floats = np.zeros(1024)
 
     def scores(self, request: Request) -> Floats:
         history = list(dict.fromkeys(reversed(request.history[-LATEST:].tolist())))[::-1]
@@ -57,7 +56,7 @@ class SessionNeighbours:
         articles = np.fromiter(chain.from_iterable(lists), np.intp, int(lengths.sum()))
         largest = max(int(articles.max(initial=0)), int(request.candidates.max(initial=0)))
         added = np.bincount(articles, np.repeat(similarity, lengths), largest + 1)
-        return added[request.candidates]
+        return np.asarray(added[request.candidates], np.float64)
 
     def learn(self, feedback: Feedback) -> None:
         request = feedback.request

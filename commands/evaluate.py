@@ -1,0 +1,107 @@
+"""``stoppress evaluate``: rankers judged on a data set, score first, then learn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.wiring import settings_of
+from contract.errors import SettingsError
+from contract.settings import Settings
+
+if TYPE_CHECKING:
+    from evaluation.display import EvaluationDisplay
+    from evaluation.left_out import LeftOut
+    from evaluation.next_click import Protocol
+    from evaluation.results import Result
+    from evaluation.run import Asked
+
+
+def evaluate(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Argument(help="the folder with the data set")],
+    format_: Annotated[str, typer.Option("--format", help="of the data: mind or globo")],
+    models: Annotated[str, typer.Option(help="names separated by commas; all of the task where not given")] = "",
+    versus: Annotated[str, typer.Option(help="the model that all are held against")] = "blend",
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same numbers")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="globo: judge every n-th follow-up click, learn from all")] = 4,
+    warm_up_hours: Annotated[float, typer.Option(min=0, help="globo: hours only learned from")] = 6.0,
+    report: Annotated[Path | None, typer.Option(help="write report.html, report.md and report.json here")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the figures as JSON instead of a table")] = False,
+) -> None:
+    """Judge rankers on real clicks: score, then learn, in the order of time."""
+    from rich.console import Console
+
+    from evaluation.display import EvaluationDisplay
+    from evaluation.left_out import LeftOut
+    from evaluation.models.registry import check_names
+    from evaluation.next_click import Protocol
+    from evaluation.run import Asked
+    from evaluation.table import all_tables, rich_table
+
+    settings = settings_of(context)
+    if format_ not in ("mind", "globo"):
+        raise SettingsError(f"the format {format_!r} is not known; known: mind, globo")
+    names = tuple(name.strip() for name in models.split(",") if name.strip())
+    check_names("impressions" if format_ == "mind" else "next click", (*names, versus))
+    asked = Asked(dataset.resolve().name, names, versus, seed)
+    with EvaluationDisplay(Console(stderr=True)) as display:
+        left_out = LeftOut(display.say)
+        if format_ == "mind":
+            result = _on_impressions(dataset, settings, asked, left_out, display)
+        else:
+            result = _on_clicks(dataset, settings, asked, left_out, display, Protocol(every, warm_up_hours))
+        left_out.sum_up()
+    if as_json:
+        sys.stdout.buffer.write(result.to_json() + b"\n")
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        console.print(f"{result.dataset}: {result.task}, {result.requests:,} requests", highlight=False)
+        for rows in all_tables(result):
+            console.print(rich_table(rows))
+
+
+def _on_impressions(
+    folder: Path, settings: Settings, asked: Asked, left_out: LeftOut, display: EvaluationDisplay
+) -> Result:
+    from evaluation.run import evaluate_impressions
+    from evaluation.vectors import read_articles
+    from producers.mind import behaviours_at, offsets_by_time, read_news
+    from streams.local_broker.jars import cache_dir
+
+    offsets = offsets_by_time(folder, _broken(left_out))
+    articles = read_articles(
+        read_news(folder, _broken(left_out)),
+        settings,
+        cache_dir() / "vectors",
+        left_out,
+        lambda done, total: display.show("texts embedded", done, total),
+    )
+    shown = behaviours_at(folder, offsets)
+    return evaluate_impressions(
+        shown, articles, settings, asked, left_out, lambda read, _: display.show("impressions", read, len(offsets))
+    )
+
+
+def _on_clicks(
+    folder: Path, settings: Settings, asked: Asked, left_out: LeftOut, display: EvaluationDisplay, protocol: Protocol
+) -> Result:
+    from evaluation.articles import Articles
+    from evaluation.next_click import Clicks
+    from evaluation.run import evaluate_next_click
+    from producers.globo import read_clicks
+
+    articles = Articles()
+    clicks = Clicks(read_clicks(folder, _broken(left_out)), articles, left_out)
+    return evaluate_next_click(
+        clicks, articles, settings, asked, left_out, protocol,
+        lambda read, judged: display.show("clicks", read, len(clicks), f"{judged:,} judged"),
+    )  # fmt: skip
+
+
+def _broken(left_out: LeftOut) -> Callable[[object], None]:
+    return lambda line: left_out("lines left out", str(line))

@@ -1,0 +1,79 @@
+"""Every model that can be in the table, by task and name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from contract.errors import SettingsError
+from contract.settings import Settings
+from evaluation.articles import Articles
+from evaluation.models.blend import Blend, over_maximum
+from evaluation.models.content import Appeal, CategoryRead, MeanOfClicked, NearestClicked
+from evaluation.models.contract import Model
+from evaluation.models.popularity import ClickThroughRate, Popular, Random
+from evaluation.models.reading_order import CoReading, SequentialRules
+from evaluation.models.session_neighbours import SessionNeighbours
+from evaluation.prequential import Task
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+RULES_HALF_LIFE_MS = 18 * MINUTE_MS
+
+Make = Callable[[Articles, Settings, int], Model]
+"""From the articles, the settings and the seed."""
+
+
+def _interest(a: Articles) -> list[tuple[float, Model]]:
+    return [(1, NearestClicked(a)), (1, MeanOfClicked(a))]
+
+
+_ANY_TASK: dict[str, Make] = {
+    "random": lambda a, s, seed: Random(seed),
+    "popular": lambda a, s, seed: Popular(),
+    "popular-1h": lambda a, s, seed: Popular(HOUR_MS),
+    "co-reading": lambda a, s, seed: CoReading(),
+    "rules": lambda a, s, seed: SequentialRules(),
+    "rules-decayed": lambda a, s, seed: SequentialRules(RULES_HALF_LIFE_MS),
+    "vsknn": lambda a, s, seed: SessionNeighbours(),
+}
+MODELS: dict[Task, dict[str, Make]] = {
+    "impressions": {
+        **_ANY_TASK,
+        "ctr": lambda a, s, seed: ClickThroughRate(),
+        "ctr-24h": lambda a, s, seed: ClickThroughRate(24 * HOUR_MS),
+        "mean": lambda a, s, seed: MeanOfClicked(a),
+        "top3": lambda a, s, seed: NearestClicked(a),
+        "category": lambda a, s, seed: CategoryRead(a),
+        "appeal": lambda a, s, seed: Appeal(a),
+        "blend-ctr": lambda a, s, seed: Blend([*_interest(a), (2, ClickThroughRate())]),
+        "blend": lambda a, s, seed: Blend([*_interest(a), (2, ClickThroughRate(24 * HOUR_MS)), (1, CategoryRead(a))]),
+        "blend-appeal": lambda a, s, seed: Blend(
+            [*_interest(a), (2, ClickThroughRate(6 * HOUR_MS)), (1, CategoryRead(a)), (1, Appeal(a))]
+        ),
+    },
+    "next click": {
+        **_ANY_TASK,
+        "popular-15min": lambda a, s, seed: Popular(15 * MINUTE_MS),
+        "rules-popular": lambda a, s, seed: Blend([(1, SequentialRules()), (0.3, Popular(HOUR_MS))], over_maximum),
+        "vsknn-popular": lambda a, s, seed: Blend([(1, SessionNeighbours()), (0.3, Popular(HOUR_MS))], over_maximum),
+        "blend": lambda a, s, seed: Blend(
+            [(1, SequentialRules(RULES_HALF_LIFE_MS)), (1, SessionNeighbours()), (0.5, Popular(15 * MINUTE_MS))],
+            over_maximum,
+        ),
+    },
+}
+
+
+def check_names(task: Task, names: Iterable[str]) -> None:
+    """Raise :class:`SettingsError` that lists the known ones for a name that is none of the task's models."""
+    for name in names:
+        if name not in MODELS[task]:
+            raise SettingsError(f"no model {name!r} for the task {task}; there are {', '.join(MODELS[task])}")
+
+
+def make_models(
+    task: Task, names: Iterable[str], articles: Articles, settings: Settings, seed: int
+) -> dict[str, Model]:
+    """Make the models of these names, all of the task where none is named, in the order of :data:`MODELS`."""
+    wanted = set(names) or MODELS[task].keys()
+    return {name: make(articles, settings, seed) for name, make in MODELS[task].items() if name in wanted}
