@@ -61,7 +61,8 @@ class ProbabilityJudge:
         if self._requests % THRESHOLD_EVERY == 0:
             found = np.cumsum(self._clicks[::-1])[::-1]
             taken = np.cumsum(self._items[::-1])[::-1]
-            self._threshold = int((2 * found / np.maximum(1, taken + found[0])).argmax())
+            f1 = 2 * found / np.maximum(1, taken + found[0])
+            self._threshold = int(np.flatnonzero(f1 == f1.max())[-1])
         self._requests += 1
 
     def result(self) -> Calibration | None:

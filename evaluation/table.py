@@ -81,11 +81,12 @@ def calibration(result: Result) -> Rows:
 
 
 def all_tables(result: Result) -> Iterator[Rows]:
-    """Every table that has a row."""
-    for heads, rows in (accuracy(result), intervals(result), *(slices(result, kind) for kind in result.slices), calibration(result),
-                        beyond(result)):  # fmt: skip
-        if rows and len(heads) > 1:
-            yield heads, rows
+    """Every table that has a row, without columns that say nothing."""
+    kinds = [slices(result, kind) for kind in result.slices]
+    for heads, rows in (accuracy(result), intervals(result), *kinds, calibration(result), beyond(result)):
+        filled = [place for place in range(len(heads)) if any(row[place] for row in rows)]
+        if len(filled) > 1:
+            yield [heads[place] for place in filled], [[row[place] for place in filled] for row in rows]
 
 
 def rich_table(rows: Rows) -> Table:

@@ -1,0 +1,113 @@
+"""One contract for every model of every task."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from contract.settings import Settings
+from evaluation.articles import Articles
+from evaluation.models.contract import Model
+from evaluation.models.registry import MODELS
+from evaluation.prequential import Task
+from evaluation.requests import Feedback, Request
+
+DIMS, ARTICLES, HOUR_MS, START_MS = 8, 200, 3_600_000, 1_573_290_000_000
+ALL = [(task, name) for task, models in MODELS.items() for name in models]
+
+
+def articles_of(task: Task) -> Articles:
+    rng = np.random.default_rng(2)
+    articles = Articles(DIMS if task == "impressions" else 0)
+    for number in range(ARTICLES):
+        vector = rng.normal(size=articles.dims).astype(np.float32)
+        if task == "impressions" and number % 7:  # some are in no news file
+            articles.describe(str(number), f"category {number % 5}", vector / np.linalg.norm(vector))
+        articles.index(str(number))
+    return articles
+
+
+def some_feedback(task: Task, seed: int, n: int = 60) -> list[Feedback]:
+    """What happened, in the order of time; some users come again, some have read nothing."""
+    rng = np.random.default_rng(seed)
+    histories: dict[int, NDArray[np.intp]] = {}
+    found = []
+    for step in range(n):
+        at, user = START_MS + step * 400_000, int(rng.integers(25))
+        first = user not in histories
+        if first:
+            histories[user] = rng.integers(ARTICLES, size=user % 4) if task == "impressions" else np.empty(0, np.intp)
+        shown = rng.choice(ARTICLES, 12 if task == "impressions" else 1, replace=False)
+        clicked = np.arange(len(shown)) == 0
+        session = -1 if task == "impressions" else user
+        found.append(Feedback(Request(at, user, session, histories[user], shown, first), shown, clicked))
+        histories[user] = np.append(histories[user], shown[0])
+    return found
+
+
+def a_request(user: int = 3, at: int = START_MS + 60 * 400_000, **changed: object) -> Request:
+    rng = np.random.default_rng(9)
+    history, candidates = np.array([5, 60, 61]), rng.choice(np.arange(70, ARTICLES), 40, replace=False)
+    request = Request(at, user, user, history, candidates, first=False)
+    return Request(**{name: changed.get(name, getattr(request, name)) for name in request.__struct_fields__})
+
+
+@pytest.fixture(params=ALL, ids=[f"{task}-{name}" for task, name in ALL])
+def made(request: pytest.FixtureRequest) -> tuple[Task, Model, Articles]:
+    task, name = request.param
+    articles = articles_of(task)
+    articles.note_seen(np.arange(ARTICLES), START_MS - HOUR_MS)
+    return task, MODELS[task][name](articles, Settings(), 1), articles
+
+
+def learned(task: Task, model: Model, seed: int = 1) -> Model:
+    for feedback in some_feedback(task, seed):
+        model.scores(feedback.request)
+        model.learn(feedback)
+    return model
+
+
+def test_there_is_one_number_for_each_candidate_before_anything_is_known(made: tuple[Task, Model, Articles]) -> None:
+    task, model, _ = made
+    for request in (a_request(first=True), a_request(history=np.empty(0, np.intp), first=True), a_request()):
+        scores = model.scores(request)
+        assert scores.shape == request.candidates.shape
+        assert scores.dtype == np.float64
+        assert not np.isnan(scores).any()
+        assert not model.probabilities or ((scores > 0) & (scores < 1)).all()
+    assert learned(task, model).scores(a_request()).shape == (40,)
+
+
+def test_asking_changes_nothing(made: tuple[Task, Model, Articles]) -> None:
+    task, model, _ = made
+    learned(task, model)
+    first = model.scores(a_request())
+    model.scores(a_request(user=77, history=np.array([1, 2])))
+    assert np.array_equal(model.scores(a_request()), first)
+
+
+def test_scores_belong_to_articles_not_to_places(made: tuple[Task, Model, Articles]) -> None:
+    task, model, _ = made
+    learned(task, model)
+    order = np.random.default_rng(4).permutation(40)
+    request = a_request()
+    scores = model.scores(request)
+    turned = model.scores(a_request(candidates=request.candidates[order]))
+    assert turned == pytest.approx(scores[order], rel=1e-5, abs=1e-6)
+
+
+def articles_like(task: Task) -> Articles:
+    articles = articles_of(task)
+    articles.note_seen(np.arange(ARTICLES), START_MS - HOUR_MS)
+    return articles
+
+
+@pytest.mark.parametrize(("task", "name"), ALL)
+def test_no_other_past_than_what_it_was_told(task: Task, name: str) -> None:
+    """Models of one process share nothing."""
+    alone = learned(task, MODELS[task][name](articles_like(task), Settings(), 1)).scores(a_request())
+    shared = articles_like(task)
+    other, model = (MODELS[task][name](shared, Settings(), 1) for _ in range(2))
+    learned(task, other, seed=8)
+    assert np.array_equal(learned(task, model).scores(a_request()), alone)
