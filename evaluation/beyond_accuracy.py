@@ -97,7 +97,7 @@ class BeyondJudge:
             return None
         articles = self._offer.articles
         return Beyond(
-            coverage=np.count_nonzero(self._listed) / self._offer.offered_articles,
+            coverage=int(np.count_nonzero(self._listed)) / self._offer.offered_articles,
             diversity=self._diversity / self._diverse_lists if self._diverse_lists else None,
             novelty=self._novelty / self._items,
             age_hours=self._age / self._items / HOUR_MS,

@@ -31,5 +31,5 @@ def interval(means: Floats) -> tuple[float, float]:
 
 def p_value(differences: Floats) -> float:
     """Return the two-sided bootstrap p-value that there is no difference, at least 1 / resamples."""
-    one_sided = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0)) / len(differences)
-    return max(min(1.0, 2 * one_sided), 1 / len(differences))
+    one_sided = min((differences <= 0).mean(), (differences >= 0).mean())
+    return max(min(1.0, 2 * float(one_sided)), 1 / len(differences))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.settings import Settings
+from contract.settings import load
 from evaluation.articles import Articles
 from evaluation.models.contract import Model
 from evaluation.models.registry import MODELS
@@ -46,7 +48,7 @@ def some_feedback(task: Task, seed: int, n: int = 60) -> list[Feedback]:
     return found
 
 
-def a_request(user: int = 3, at: int = START_MS + 60 * 400_000, **changed: object) -> Request:
+def a_request(user: int = 3, at: int = START_MS + 60 * 400_000, **changed: Any) -> Request:
     rng = np.random.default_rng(9)
     history, candidates = np.array([5, 60, 61]), rng.choice(np.arange(70, ARTICLES), 40, replace=False)
     request = Request(at, user, user, history, candidates, first=False)
@@ -58,7 +60,7 @@ def made(request: pytest.FixtureRequest) -> tuple[Task, Model, Articles]:
     task, name = request.param
     articles = articles_of(task)
     articles.note_seen(np.arange(ARTICLES), START_MS - HOUR_MS)
-    return task, MODELS[task][name](articles, Settings(), 1), articles
+    return task, MODELS[task][name](articles, load(), 1), articles
 
 
 def learned(task: Task, model: Model, seed: int = 1) -> Model:
@@ -106,8 +108,8 @@ def articles_like(task: Task) -> Articles:
 @pytest.mark.parametrize(("task", "name"), ALL)
 def test_no_other_past_than_what_it_was_told(task: Task, name: str) -> None:
     """Models of one process share nothing."""
-    alone = learned(task, MODELS[task][name](articles_like(task), Settings(), 1)).scores(a_request())
+    alone = learned(task, MODELS[task][name](articles_like(task), load(), 1)).scores(a_request())
     shared = articles_like(task)
-    other, model = (MODELS[task][name](shared, Settings(), 1) for _ in range(2))
+    other, model = (MODELS[task][name](shared, load(), 1) for _ in range(2))
     learned(task, other, seed=8)
     assert np.array_equal(learned(task, model).scores(a_request()), alone)
