@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from prometheus_client import Histogram
 
 from consumers.article_view import ArticleChange
 from contract.errors import BadRecord, SetupError
@@ -18,9 +20,13 @@ from encoders.decayed import DecayedSums
 from encoders.fold import Fold
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, Arrival, FoldLimits
 from encoders.interest import InterestModel
-from encoders.user_state import PartitionState
+from encoders.user_state import NEVER, PartitionState
 from streams.record import Record, text_key
 from streams.restore import Restore
+
+_PHASE = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
+DECODE_SECONDS = Histogram("stoppress_users_decode_seconds", "Decoding the events of a batch", buckets=_PHASE)
+FOLD_SECONDS = Histogram("stoppress_users_fold_seconds", "Folding a batch into staged states", buckets=_PHASE)
 
 
 @dataclass
@@ -53,6 +59,15 @@ class UserTables:
     def waiting_count(self) -> int:
         return sum(state.totals.waiting for state in self._partitions.values())
 
+    def state_bytes(self) -> int:
+        return sum(state.bytes for state in self._partitions.values())
+
+    def oldest_wait(self) -> int | None:
+        """Return the timestamp of the event that waits longest, epoch ms."""
+        return min(
+            (oldest for state in self._partitions.values() if (oldest := state.oldest_wait()) < NEVER), default=None
+        )
+
     def restore(self, restore: Restore) -> None:
         """Read the changelogs of these partitions to their ends. Blocks.
 
@@ -79,7 +94,14 @@ class UserTables:
     def fold(self, records: Sequence[Record], changes: Iterable[ArticleChange]) -> Batch:
         """Stage a batch: first what waited for articles that changed, then the new events."""
         self._unsettled.update(change.article_id for change in changes)
-        arrivals, bad = self._decode(records)
+        if not records:
+            return self._staged({}, [])
+        with DECODE_SECONDS.time():
+            arrivals, bad = self._decode(records)
+        with FOLD_SECONDS.time():
+            return self._staged(arrivals, bad)
+
+    def _staged(self, arrivals: Mapping[int, Sequence[Arrival]], bad: list[tuple[Record, BadRecord]]) -> Batch:
         batch = Batch(bad=bad)
         dead = defaultdict(list)
         for record, _ in bad:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, closing, suppress
-
-from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.article_view import ArticleView
 from consumers.batching import Batching
+from consumers.user_metrics import WRITE_SECONDS, Measured, count
 from consumers.user_tables import Batch, UserTables
 from contract.errors import TransactionFailed
 from contract.murmur2 import partition_of
@@ -24,18 +22,6 @@ from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Stop, Stopped
 
 NAME = "users"
-EVENTS = Counter("stoppress_events_total", "Events by kind and what became of them", ["kind", "outcome"])
-SHOWN = Counter("stoppress_impressions_total", "Items seen, as counted in statistics", ["position", "reason"])
-CLICKED = Counter("stoppress_clicks_total", "Clicks, as counted in statistics", ["position", "reason"])
-LIMITED = Counter("stoppress_rate_limited_events_total", "Events of users too fast to count in statistics")
-ABSORBS = Counter("stoppress_absorbs_written_total", "What merged users handed over, in records")
-BATCH = Histogram("stoppress_users_batch_events", "Events in a batch", buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384))
-FOLD_SECONDS = Histogram(
-    "stoppress_fold_seconds", "Decoding and folding one batch",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1),
-)  # fmt: skip
-USERS = Gauge("stoppress_users", "Users whose state is held here")
-WAITING = Gauge("stoppress_waiting_events", "Events that wait for their article's vector")
 
 
 def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, health: HealthServer) -> None:
@@ -54,20 +40,19 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
         source = stack.enter_context(closing(group))
         output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
         batching = Batching(settings.batch_events, settings.batch_wait_ms / 1000)
+        measured = Measured()
         while not stop.requested:
             # 1. Consume what has come, more of it the more there is, and the vectors that came meanwhile.
             records = batching.consume(source.consume)
             if not source.assigned:
                 continue  # what is revoked may be another's by now
             # 2. Fold on staged state; nothing current is touched.
-            began = time.perf_counter()
             batch = tables.fold(records, articles.poll())
-            if records:
-                FOLD_SECONDS.observe(time.perf_counter() - began)
+            measured.update(tables, source)
             if batch.changed:
                 try:
                     # 3. Write states, statistics, totals, dead letters and offsets in one transaction.
-                    with output.transaction(source, source.positions_after(records)):
+                    with output.transaction(source, source.positions_after(records)), WRITE_SECONDS.time():
                         _send(output, topics, settings.partitions, batch)
                 except TransactionFailed:
                     # 4a. Aborted or unknown: go back to the committed offsets, and restore what they do not fit.
@@ -75,7 +60,8 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
                     continue
                 # 4b. Committed: what was staged is now current.
                 tables.adopt(batch)
-                _count(batch, len(records), tables)
+                measured.note(records)
+                count(batch, records)
 
 
 def _send(output: TransactionalOutput, topics: Topics, partitions: int, batch: Batch) -> None:
@@ -101,19 +87,3 @@ def _send(output: TransactionalOutput, topics: Topics, partitions: int, batch: B
             ).send(output, topics.dead_letters)  # fmt: skip
     for message, error in batch.bad:
         DeadLetter.of(message, NAME, error).send(output, topics.dead_letters)
-
-
-def _count(batch: Batch, records: int, tables: UserTables) -> None:
-    if records:
-        BATCH.observe(records)
-    for fold in batch.folds.values():
-        for outcome in ("folded", "waiting", "duplicate", "dead"):
-            for kind, count in getattr(fold.account, outcome).items():
-                EVENTS.labels(kind, outcome).inc(count)
-        for way, count in fold.statistics.ways().items():
-            metric = SHOWN if way.kind == "impression" else CLICKED
-            metric.labels("" if way.position is None else way.position, way.reason).inc(count)
-        LIMITED.inc(fold.limited)
-        ABSORBS.inc(len(fold.absorbs))
-    USERS.set(tables.user_count())
-    WAITING.set(tables.waiting_count())

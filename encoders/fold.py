@@ -8,6 +8,7 @@ it is known to be committed, and :meth:`Fold.adopt` does it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from contract.errors import BadRecord
 from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting
@@ -21,6 +22,7 @@ from encoders.fold_rules import (
     AFFINITY_HALF_LIFE_MS,
     ASKS_FOR_NO_RANKING,
     DWELL_FULL_MS,
+    IDLE_AT_ONCE,
     IMPRESSION_WEIGHT,
     LIMITED_MINUTES,
     MINUTE_MS,
@@ -55,7 +57,7 @@ class Fold:
     Call :meth:`settle`, :meth:`take`, :meth:`finish` in this order, then read the staged ``users`` (None: forgotten
     or merged), ``stats`` and ``co_reads`` (None: article gone), ``totals``, and what else is to be written:
     ``absorbs`` and ``dropped``. ``account`` and ``statistics`` count by kind what became of events, ``limited`` those
-    left out of statistics by the rate limit.
+    left out of statistics by the rate limit, ``expired`` the users dropped since none came for ``user_ttl``.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Fold:
         self.co_reads: dict[str, DecayedSums | None] = {}
         self.absorbs: list[Absorb] = []
         self.limited = 0
+        self.expired = 0
 
     @property
     def totals(self) -> PartitionTotals:
@@ -139,6 +142,7 @@ class Fold:
                 staged.windows.affinities = staged.affinities.pairs()
                 staged.windows.affinities_at = staged.affinities.epoch * AFFINITY_HALF_LIFE_MS
             self.users[user_id] = staged.state
+        self._drop_idle()
         self.account.finish()
         self.stats |= self.statistics.stats()
         self.co_reads |= self.statistics.co_reads
@@ -153,7 +157,7 @@ class Fold:
             self._current.put_co_reads(article_id, sums)
         self._current.totals = self.totals
         if self._swept:
-            self._current.find_oldest_wait()
+            self._current.oldest_wait()
 
     def _take_one(self, arrival: Arrival, hashed: int) -> None:
         offset, timestamp, event, value = arrival
@@ -319,6 +323,17 @@ class Fold:
             waiting = self._current.users[user_id].windows.waiting
             if user_id not in self._staged and any(wait.timestamp < oldest for wait in waiting):
                 self.account.drop_overdue(user_id, self._stage(user_id).windows)
+
+    def _drop_idle(self) -> None:
+        """Drop a few of those who would start anew at their next event."""
+        newest = self.totals.timestamp
+        for user_id, state in islice(self._current.users.items(), IDLE_AT_ONCE):
+            if user_id in self._staged or state.windows.waiting:
+                continue
+            if newest - state.timestamp <= self._limits.user_ttl_ms:
+                return
+            self.users[user_id] = None
+            self.expired += 1
 
     def _stage(self, user_id: str) -> _Staged:
         staged = self._staged.get(user_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -40,32 +41,45 @@ def staged_copy(state: UserRecord) -> UserRecord:
     return staged
 
 
+def size_of(state: UserRecord) -> int:
+    """Return the bytes of a state's numbers, of its windows, and of what waits in it."""
+    w = state.windows
+    size = len(state.numbers) + len(w.read) + len(w.read_kinds) + len(w.seen) + len(w.shown) + len(w.shown_counts)
+    size += len(w.recents) + len(w.affinities)
+    return size + sum(len(wait.value) for wait in w.waiting) if w.waiting else size
+
+
 @dataclass(slots=True)
 class PartitionState:
     """Everything folded from one partition of ``user-events``.
 
-    ``stats`` is by article_id or ``~source/NAME``; ``co_reads`` by article_id, sums by the hash of the article read
-    next. ``waiting_for`` says who waits for an article.
+    ``users`` begin with whose state changed longest ago, as their changelog does; ``bytes`` is how large their states
+    are. ``stats`` is by article_id or ``~source/NAME``; ``co_reads`` by article_id, sums by the hash of the article
+    read next. ``waiting_for`` says who waits for an article.
     """
 
     partition: int
-    users: dict[str, UserRecord] = field(default_factory=dict)
+    users: OrderedDict[str, UserRecord] = field(default_factory=OrderedDict)
     stats: dict[str, ArticleStats] = field(default_factory=dict)
     co_reads: dict[str, DecayedSums] = field(default_factory=dict)
     totals: PartitionTotals = field(default_factory=PartitionTotals)
     waiting_for: dict[str, set[str]] = field(default_factory=dict)
     waits_since: int = NEVER
+    bytes: int = 0
 
-    def find_oldest_wait(self) -> None:
-        """Find ``waits_since`` anew, the timestamp before which nothing waits."""
+    def oldest_wait(self) -> int:
+        """Return the timestamp before which nothing waits, found anew where anything does."""
         waiting = {user_id for users in self.waiting_for.values() for user_id in users}
         self.waits_since = min(
             (wait.timestamp for user_id in waiting for wait in self.users[user_id].windows.waiting), default=NEVER
         )
+        return self.waits_since
 
     def put(self, user_id: str, state: UserRecord | None) -> None:
         """Make ``state`` the current one of a user, None forgets them; keeps the index of waits."""
         before = self.users.get(user_id)
+        if before is not None:
+            self.bytes -= size_of(before)
         for wait in before.windows.waiting if before else ():
             users = self.waiting_for.get(wait.article_id)
             if users is not None:
@@ -76,6 +90,8 @@ class PartitionState:
             self.users.pop(user_id, None)
             return
         self.users[user_id] = state
+        self.users.move_to_end(user_id)
+        self.bytes += size_of(state)
         for wait in state.windows.waiting:
             self.waits_since = min(self.waits_since, wait.timestamp)
             self.waiting_for.setdefault(wait.article_id, set()).add(user_id)

@@ -86,6 +86,7 @@ class TransactionalOutput:
         self._undelivered = ""
         try:
             self._producer.begin_transaction()
+            TRANSACTIONS.labels(self._name, "begun").inc()
             yield self
             began = time.perf_counter()
             self._producer.send_offsets_to_transaction(*source.offsets_and_metadata(positions), self._seconds)

@@ -11,6 +11,7 @@ import numpy as np
 
 from contract.records import (
     RECENT,
+    UserRecord,
     decode_co_reads,
     decode_stats,
     decode_totals,
@@ -135,13 +136,22 @@ def hashes(window: bytes) -> list[int]:
     return numbers
 
 
-def integers(state: PartitionState) -> Any:
+def staying(state: PartitionState, user_ttl_ms: int = LIMITS.user_ttl_ms) -> dict[str, UserRecord]:
+    """The users whose next event will not let them start anew: of others the row may be there or not."""
+    return {
+        user_id: user
+        for user_id, user in state.users.items()
+        if user.windows.waiting or state.totals.timestamp - user.timestamp <= user_ttl_ms
+    }
+
+
+def integers(state: PartitionState, user_ttl_ms: int = LIMITS.user_ttl_ms) -> Any:
     """Everything that must be the same to the last bit however a log was cut: all but vectors, statistics and causes.
 
     Affinities and co-reads are among it: what is pushed out of them must not hang on rounding.
     """
     users = {}
-    for user_id, user in state.users.items():
+    for user_id, user in staying(state, user_ttl_ms).items():
         windows = msgspec.structs.asdict(user.windows) | {"cause": None}
         users[user_id] = (user.at, user.timestamp, user.last_offset, user.folded, user.hash_sum, windows)
     return (

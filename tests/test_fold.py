@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from contract.errors import BadRecord
 from contract.messages import Cause, Event, decode_event
 from contract.records import KIND_BITS, ArticleStats, UserRecord, Waiting, Windows, recents_of
+from encoders import fold as fold_module
 from encoders.articles import hash64
 from encoders.fold_rules import Absorb, FoldLimits
 from encoders.user_state import MASK64, PartitionState, event_hash
 from tests.reference_fold import Reference, ReferenceUser
-from tests.replay import Replay, hashes, integers
+from tests.replay import Replay, hashes, integers, staying
 from tests.strategies import (
     ARTICLES,
     DAY,
@@ -54,7 +55,7 @@ def record(offset: int, kind: str = "click", article_id: str = "a0", *, user: st
 
 
 def assert_same_vectors(state: PartitionState, expected: PartitionState) -> None:
-    for user_id, user in state.users.items():
+    for user_id, user in staying(state).items():
         assert_close(user.vector, expected.users[user_id].vector)
 
 
@@ -86,8 +87,13 @@ def assert_same_as_reference(replay: Replay, expected: Reference) -> None:
     totals, outcomes = state.totals, expected.totals()
     for outcome in ("folded", "waiting", "duplicate", "dead"):
         assert getattr(totals, outcome) == outcomes[outcome], outcome
-    assert state.users.keys() == expected.users.keys()
-    for user_id, wanted in expected.users.items():
+    stay = {
+        user_id: user
+        for user_id, user in expected.users.items()
+        if user.waiting or expected.now - (user.timestamp or 0) <= replay.limits.user_ttl_ms
+    }
+    assert staying(state, replay.limits.user_ttl_ms).keys() == stay.keys()
+    for user_id, wanted in stay.items():
         assert_same_user(state.users[user_id], wanted, expected.partition)
     assert state.stats.keys() == expected.counted.keys()
     for key, stats in state.stats.items():
@@ -177,7 +183,8 @@ class TestReplay:
         # Wide limits: other users' events also tell the time, and by it the overdue clicks go.
         mine = [op for op in ops if isinstance(op, Change) or (op.event is not None and op.event.user_id == user_id)]
         among_others, alone = Replay(WIDE).run(ops).state, Replay(WIDE).run(mine).state
-        assert integers(among_others)[0].get(user_id) == integers(alone)[0].get(user_id)
+        ttl = WIDE.user_ttl_ms
+        assert integers(among_others, ttl)[0].get(user_id) == integers(alone, ttl)[0].get(user_id)
         if user_id in alone.users:
             assert_close(among_others.users[user_id].vector, alone.users[user_id].vector)
 
@@ -257,6 +264,31 @@ class TestAccounting:
         assert [wait.offset for wait in user.windows.waiting] == [1]
         assert_close(user.vector, [*unit_vector(0), *unit_vector(0)])
         assert replay.state.totals.folded == 2
+
+    def test_who_stayed_away_for_user_ttl_is_dropped_once_nothing_waits(self) -> None:
+        limits = FoldLimits(user_ttl_ms=2 * DAY, waiting_ms=3 * DAY)
+        replay = Replay(limits).run([published("a0"), record(0), record(1, article_id="a1"), record(2, user="bob")])
+        replay.run([record(3, user="eve", hours=49)])
+        assert list(replay.state.users) == ["ann", "eve"], "bob goes, what ann waits for is still to come"
+        fold = replay.take([record(4, user="eve", hours=73)])
+        assert [d.user_id for d in fold.dropped] == ["ann"]
+        fold = replay.take([record(5, user="eve", hours=73)])
+        assert (fold.users["ann"], fold.expired) == (None, 1)
+        assert replay.state.totals.folded == 5
+
+    def test_only_so_many_are_dropped_in_one_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fold_module, "IDLE_AT_ONCE", 3)
+        idle = [record(i, user=f"user-{i}") for i in range(8)]
+        replay = Replay(FoldLimits(user_ttl_ms=DAY)).run([published("a0"), *idle])
+        replay.run([record(8, user="user-7", hours=1)])  # the newest of them, and the last to go
+        expired = [replay.take([record(9 + i, user="eve", hours=48)]).expired for i in range(4)]
+        assert expired == [3, 3, 2, 0]
+        assert list(replay.state.users) == ["eve"]
+
+    def test_a_restored_state_knows_who_was_away_longest(self) -> None:
+        replay = Replay(FoldLimits(user_ttl_ms=DAY), restoring=True)
+        replay.run([published("a0"), record(0), record(1, user="bob"), record(2, hours=1)], cuts=[3])
+        assert list(replay.state.users) == ["bob", "ann"]
 
     def test_a_waiting_event_that_is_refused_by_now_is_a_dead_letter_not_a_crash(self) -> None:
         replay = Replay()
