@@ -10,8 +10,10 @@ from evaluation.articles import Articles
 from evaluation.models.blend import Blend, over_maximum
 from evaluation.models.content import Appeal, CategoryRead, MeanOfClicked, NearestClicked
 from evaluation.models.contract import Model
+from evaluation.models.folded import InterestAlone
 from evaluation.models.popularity import ClickThroughRate, Popular, Random
 from evaluation.models.reading_order import CoReading, SequentialRules
+from evaluation.models.served import Ranker
 from evaluation.models.session_neighbours import SessionNeighbours
 from evaluation.prequential import Task
 
@@ -50,6 +52,8 @@ MODELS: dict[Task, dict[str, Make]] = {
         "blend-appeal": lambda a, s, seed: Blend(
             [*_interest(a), (2, ClickThroughRate(6 * HOUR_MS)), (1, CategoryRead(a)), (1, Appeal(a))]
         ),
+        "decay": lambda a, s, seed: InterestAlone(a, s),
+        "ranker": lambda a, s, seed: Ranker(a, s),
     },
     "next click": {
         **_ANY_TASK,
