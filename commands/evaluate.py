@@ -56,6 +56,11 @@ def evaluate(
         else:
             result = _on_clicks(dataset, settings, asked, left_out, display, Protocol(every, warm_up_hours))
         left_out.sum_up()
+    if report is not None:
+        from evaluation.report import write_report
+
+        files = write_report(report, result)
+        typer.echo(f"wrote {', '.join(map(str, files))}", err=True)
     if as_json:
         sys.stdout.buffer.write(result.to_json() + b"\n")
     else:
