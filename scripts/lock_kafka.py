@@ -1,4 +1,4 @@
-"""Write the locks of Kafka's jars: ``python -m scripts.lock_kafka 4.3.0`` resolves, fetches and hashes them.
+"""Write the locks of Kafka's jars: ``python -m scripts.lock_kafka 4.2.2`` resolves, fetches and hashes them.
 
 One lock is the broker's, the other Kafka Streams', which ``make bench-users`` holds stoppress against.
 """

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from confluent_kafka import Producer
-from confluent_kafka.admin import NewTopic
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from contract.errors import UnreadableState
 from contract.settings import Settings
@@ -16,6 +16,7 @@ from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
 from streams.record import Record
 from streams.restore import Restore
+from streams.table import end_offsets
 from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Stop
 from tests.pipeline import await_true
@@ -24,12 +25,20 @@ DAMAGED = b"damaged"
 
 
 def make_topic(settings: Settings, name: str, partitions: int = 2, **config: str) -> str:
-    """Create a topic in the test's namespace; return its full name."""
+    """Create a topic in the test's namespace, and wait until the broker serves it; return its full name."""
     full = f"{settings.namespace}{name}"
     dotted = {key.replace("_", "."): value for key, value in config.items()}
     admin = make_admin(settings)
     admin.create_topics([NewTopic(full, partitions, 1, config=dotted)])[full].result(20)
+    await_true(lambda: _serves(admin, full, partitions), f"{full} is served")
     return full
+
+
+def _serves(admin: AdminClient, topic: str, partitions: int) -> bool:
+    try:
+        return len(end_offsets(admin, topic, range(partitions))) == partitions
+    except KafkaException:
+        return False
 
 
 def write(settings: Settings, topic: str, *records: tuple[int, str, bytes | None]) -> None:

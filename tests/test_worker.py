@@ -111,7 +111,7 @@ def test_it_is_ready_only_after_its_restore(pipeline: Pipeline) -> None:
         assert worker.get("/healthz")[0] == 200
         producer.abort_transaction(20)
     worker.await_ready()
-    assert worker.lines("restored")
+    worker.await_log("restored")
     assert worker.metric("stoppress_ready") == 1
 
 
