@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, run, topics
+from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, run, topics, train
 from contract.errors import SetupError, StoppressError
 
 # A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
@@ -25,6 +25,7 @@ app.add_typer(run.app, name="run")
 app.add_typer(produce.app, name="produce")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(export.app, name="export")
+app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("evaluate")(evaluate.evaluate)

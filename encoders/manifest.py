@@ -98,7 +98,7 @@ def describe_file(path: Path) -> File:
         return File(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: msgspec.Struct) -> None:
     """Write ``folder``/manifest.json, indented, keys in a stable order."""
     (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest, order="sorted")) + b"\n")
 

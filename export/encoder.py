@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +27,7 @@ from encoders.manifest import (
     write_manifest,
 )
 from encoders.text import TextEncoder
+from export.folder import folder_beside, put_in_place
 from export.models import SourceModel, find_model
 from export.parity import LEAST_COSINE, ParityFailed, Precision, compare, parity_texts
 from export.projection import LEAST_TEXTS, MOST_TEXTS, LearnedProjection, learn_projection, project
@@ -74,9 +73,9 @@ def export_encoder(
         )
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: the files are all here now
     least = LEAST_COSINE[precision] if least_cosine is None else least_cosine
-    with _folder_beside(out) as work:
+    with folder_beside(out) as work:
         manifest = _build(source, work, dims, texts, precision, least, console)
-        _put_in_place(work, out)
+        put_in_place(work, out)
     size = sum(file.size for file in manifest.files.values())
     console.print(f"wrote {out}: {size / 1e6:.0f} MB, {manifest.dims} dimensions, digest {manifest.digest[:16]}")
     return manifest
@@ -199,26 +198,3 @@ def _usable_corpus(dims: int | None, corpus: Iterable[str] | None, console: Cons
 def _check_out(out: Path) -> None:
     if out.exists() and not (out / MANIFEST_FILE).exists() and not (out.is_dir() and not any(out.iterdir())):
         raise SetupError(f"{out} exists and is not an encoder: name another folder, or remove it first")
-
-
-@contextmanager
-def _folder_beside(out: Path) -> Iterator[Path]:
-    """Make a folder to build in, on the same file system as ``out``; whatever is left in it goes at the end."""
-    work = out.parent / f".{out.name}.{os.getpid()}"
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise SetupError(f"cannot write beside {out}: {error.strerror}") from None
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _put_in_place(work: Path, out: Path) -> None:
-    """Rename ``work`` to ``out``; what stood there goes only after that."""
-    former = work.with_name(work.name + ".former")
-    if out.exists():
-        out.rename(former)
-    work.rename(out)
-    shutil.rmtree(former, ignore_errors=True)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.errors import InterestModelUnusable
+from contract.errors import InterestModelUnusable, SetupError
 from contract.settings import load
 from encoders.decay import Decay
 from encoders.interest import InterestModel, interest_model, long_and_short
 from encoders.manifest import File, describe_file, generation_of, read_manifest
 from encoders.onnx_interest import QUERY_FILE, STEP_FILE, InterestManifest, OnnxInterest
+from export.interest.co_reads import aligned, co_read_vectors
+from export.interest.log import log_of_impressions
+from export.interest.run import train_interest
 
 ROOT = Path(__file__).parents[1]
 HOUR = 3_600_000.0
@@ -26,9 +32,30 @@ Floats = NDArray[np.float32]
 FLOAT32_ERROR = 2e-4
 
 
-@pytest.fixture
-def model() -> InterestModel:
-    return Decay(8, 720 * HOUR, 2 * HOUR)
+TORCH_PYTHON = ROOT / ".venv-export" / "bin" / "python"
+TRAINED = ("gru", "transformer", "vae", "gan")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models trained on synthetic reads, with a signal and without: tests/tiny_interest_models.py."""
+    if not TORCH_PYTHON.exists():
+        pytest.fail(f"no {TORCH_PYTHON} (torch): `make .venv-export/installed` makes it")
+    out = tmp_path_factory.mktemp("interest")
+    run = subprocess.run(
+        [TORCH_PYTHON, ROOT / "tests" / "tiny_interest_models.py", out],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=880, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return out
+
+
+@pytest.fixture(params=["decay", *TRAINED])
+def model(request: pytest.FixtureRequest) -> InterestModel:
+    if request.param == "decay":
+        return Decay(16, 720 * HOUR, 2 * HOUR)
+    folder: Path = request.getfixturevalue("trained")
+    return OnnxInterest.load(folder / "signal" / request.param)
 
 
 def articles(model: InterestModel, count: int, seed: int = 1) -> Floats:
@@ -63,6 +90,7 @@ def folded_in(model: InterestModel, log: Log, users: int, cuts: list[int]) -> Fl
     return states
 
 
+@pytest.mark.timeout(900)
 class TestContract:
     def test_shapes_and_dtypes(self, model: InterestModel) -> None:
         state = np.zeros((3, model.state_size), np.float32)
@@ -127,6 +155,137 @@ class TestContract:
         first, second = (folded_in(model, log, 5, [13, 31]) for _ in range(2))
         assert first.tobytes() == second.tobytes()
         assert model.query(first).tobytes() == model.query(second).tobytes()
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    run: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return run
+
+
+@pytest.mark.timeout(900)
+class TestTrained:
+    @pytest.mark.parametrize("name", TRAINED)
+    def test_it_finds_a_signal_that_only_order_tells(self, trained: Path, name: str) -> None:
+        metrics = run_of(trained / "signal" / name)["metrics"]
+        assert metrics["decay query"]["auc"] < 0.5
+        ways = [way for way in metrics if way.startswith(name) and not way.endswith("popular")]
+        assert len(ways) == (2 if name in ("transformer", "gan") else 1)
+        for way in ways:
+            assert metrics[way]["auc"] > 0.8
+            assert metrics[way]["better_than_decay"][1] > 0.3
+        assert OnnxInterest.load(trained / "signal" / name).about.experimental == ""
+
+    @pytest.mark.parametrize("name", TRAINED)
+    def test_it_finds_none_where_there_is_none_and_says_so(self, trained: Path, name: str) -> None:
+        metrics = run_of(trained / "noise" / name)["metrics"]
+        assert all(abs(row["auc"] - 0.5) < 0.04 for way, row in metrics.items() if not way.endswith("popular"))
+        doubts = OnnxInterest.load(trained / "noise" / name).about.experimental
+        assert re.match(r"with popularity, its auc on the last \d+ requests is [+-]0\.\d+ against decay's", doubts)
+
+    @pytest.mark.parametrize("name", TRAINED)
+    def test_the_graphs_give_torchs_numbers(self, trained: Path, name: str) -> None:
+        parity = OnnxInterest.load(trained / "signal" / name).about.parity
+        assert parity is not None
+        assert parity.events >= 400
+        assert parity.worst_difference < 1e-4
+
+    @pytest.mark.parametrize("name", ["transformer", "gan"])
+    def test_a_score_is_of_one_pair(self, trained: Path, name: str) -> None:
+        model = OnnxInterest.load(trained / "signal" / name)
+        assert model.scores
+        log = Log(model, users=4, events=40)
+        states, candidates = folded_in(model, log, 4, []), articles(model, 9, seed=5)
+        scores = model.score(states, candidates)
+        assert scores.shape == (4, 9)
+        assert scores.dtype == np.float32
+        assert np.isfinite(scores).all()
+        for user, article in ((0, 0), (3, 8), (2, 4)):
+            alone = model.score(states[user : user + 1], candidates[article : article + 1])
+            np.testing.assert_allclose(alone, scores[user, article], atol=FLOAT32_ERROR)
+
+    def test_the_spread_is_positive_and_only_where_there_is_variance(self, trained: Path) -> None:
+        model = OnnxInterest.load(trained / "signal" / "vae")
+        log = Log(model, users=4, events=40)
+        spreads = model.spread(folded_in(model, log, 4, []))
+        assert spreads.shape == (4,)
+        assert (spreads > 0).all()
+        assert not OnnxInterest.load(trained / "plain" / "vae").spreads
+
+    @pytest.mark.parametrize("name", TRAINED)
+    def test_what_was_not_read_changes_nothing(self, trained: Path, name: str) -> None:
+        model = OnnxInterest.load(trained / "signal" / name)
+        state = model.step(np.zeros((1, model.state_size), np.float32), articles(model, 1), np.array([[0, 0, 1.0]]))
+        for weight in (-1.0, -0.01, 0.5):
+            assert (model.step(state, articles(model, 1, seed=3), np.array([[0, 0, weight]])) == state).all()
+
+    def test_the_run_is_recorded(self, trained: Path) -> None:
+        run = run_of(trained / "signal" / "gru")
+        assert run["parameters"] == {"seed": 0, "epochs": 12, "plain": False, "learning_rate": 0.01}
+        assert len(run["data"]["sha256"]) == 64
+        assert run["data"]["sha256"] != run_of(trained / "noise" / "gru")["data"]["sha256"]
+        assert [epoch["epoch"] for epoch in run["loss"]] == list(range(13))
+        assert run["loss"][-1]["held_back"] < run["loss"][0]["held_back"]
+
+    def test_articles_without_texts_get_vectors_from_who_reads_them(self, trained: Path) -> None:
+        """Of six topics only the articles of the reader's own are near: chance would be one in six."""
+        run = run_of(trained / "sessions" / "gan")
+        assert run["data"]["task"] == "next click"
+        assert run["data"]["requests_judged"] > 100
+        assert run["metrics"]["decay query"]["hr@10"] > 0.9
+        assert run["metrics"]["gan query"]["hr@10"] > 0.9
+
+    def test_the_same_seed_gives_the_same_numbers(self, trained: Path) -> None:
+        assert json.loads((trained / "results.json").read_text())["same seed"]
+
+    def test_each_read_is_foretold_once_from_what_was_before(self, trained: Path) -> None:
+        found = json.loads((trained / "results.json").read_text())["windows"]
+        assert found == {"each once": True, "in its time": True, "in order": True, "with what was before": True}
+
+    def test_a_loss_that_diverges_ends_with_what_was_best(self, trained: Path) -> None:
+        diverged = json.loads((trained / "results.json").read_text())["diverged"]
+        assert diverged == {"stopped": "the loss diverged in epoch 1; epoch 0 is kept", "kept": 0, "as_it_was": True}
+
+    @pytest.mark.parametrize(
+        ("what", "message"),
+        [
+            ("too short", r"too short to train on: \d+ reads .* 200 and 20 are needed: give more days or users"),
+            ("empty", "too short to train on: 0 reads"),
+            ("letters", "exists and is not an interest model"),
+            ("plain gru", "without its unit is the mean of what was read"),
+        ],
+    )
+    def test_what_cannot_be_trained_is_refused(self, trained: Path, what: str, message: str) -> None:
+        refusal = json.loads((trained / "results.json").read_text())[what]
+        assert refusal["exit_code"] == 2
+        assert re.search(message, refusal["error"])
+        assert sorted(path.name for path in trained.iterdir()) == [
+            "letters", "noise", "plain", "results.json", "sessions", "signal",
+        ]  # fmt: skip
+
+    def test_without_torch_it_says_where_torch_is(self, tmp_path: Path) -> None:
+        log = log_of_impressions([], {"a": np.ones(3, np.float32)}, seed=0)
+        with pytest.raises(SetupError, match=r"not installed here: torch.* \.venv-export/bin/stoppress"):
+            train_interest("gru", log, tmp_path / "out")
+
+
+class TestCoReads:
+    def test_who_is_read_together_is_near(self) -> None:
+        pairs = {(a, b): 1.0 for block in (0, 4) for a in range(block, block + 4) for b in range(a + 1, block + 4)}
+        vectors = co_read_vectors(pairs | {(0, 4): 0.1}, 9, 2)
+        near = vectors @ vectors.T
+        assert near[:4, :4].min() > 0.9
+        assert near[:4, 4:8].max() < near[:4, :4].min() - 0.5
+        assert not vectors[8].any()
+
+    @pytest.mark.parametrize("pairs", [{}, {(0, 1): 1.0}])
+    def test_few_pairs_give_few_vectors(self, pairs: dict[tuple[int, int], float]) -> None:
+        assert np.isfinite(co_read_vectors(pairs, 3, 8)).all()
+
+    def test_what_is_learned_anew_stands_as_before(self) -> None:
+        draw = np.random.default_rng(1)
+        former = draw.standard_normal((30, 5)).astype(np.float32)
+        turned = former @ np.linalg.qr(draw.standard_normal((5, 5)))[0].astype(np.float32)
+        np.testing.assert_allclose(aligned(turned, former), former, atol=1e-4)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Interest models: reading sequences in, a folder out that the users worker serves. Only what trains knows torch."""

@@ -1,0 +1,154 @@
+"""Interest models trained on synthetic reads: some with a signal, some without.
+
+Run by the environment that has torch: ``python tests/tiny_interest_models.py OUT`` writes each model to OUT/signal
+and OUT/noise, some to OUT/plain and OUT/sessions, and what else was tried to OUT/results.json.
+
+The signal: an article is of one of six topics, and who reads one reads one of the next topic next. So the mean of what
+was read says nothing of it, order does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from contract.errors import StoppressError
+from export.interest.log import ReadingLog, log_of_clicks, log_of_impressions
+from export.interest.run import MODELS, made, train_interest
+from export.interest.training import LENGTH, train, windows
+
+DIMS, TOPICS, ARTICLES = 16, 6, 240
+USERS, READS, SHOWN = 200, 12, 10
+
+
+class Impression(NamedTuple):
+    user_id: str
+    at: int
+    history: list[str]
+    candidates: list[str]
+    clicked: list[bool]
+
+
+class Click(NamedTuple):
+    user_id: str
+    article_id: str
+    at: int
+
+
+def synthetic(*, signal: bool, users: int = USERS) -> ReadingLog:
+    """Impressions of ten articles, of which one is clicked: by the signal, or any."""
+    draw = np.random.default_rng(11)
+    topics = np.arange(ARTICLES) % TOPICS
+    vectors = np.linalg.qr(draw.standard_normal((DIMS, DIMS)))[0][topics] + 0.15 * draw.standard_normal(
+        (ARTICLES, DIMS)
+    )
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    impressions = []
+    for user in range(users):
+        topic, at = int(draw.integers(TOPICS)), int(draw.integers(1_000_000))
+        for _ in range(READS):
+            topic, at = (topic + 1) % TOPICS, at + 1000
+            shown = draw.choice(np.flatnonzero(topics != topic), SHOWN, replace=False)
+            shown[-1] = draw.choice(np.flatnonzero(topics == topic))
+            clicked = SHOWN - 1 if signal else int(draw.integers(SHOWN))
+            labels = [place == clicked for place in range(SHOWN)]
+            impressions.append(Impression(f"u{user}", at, [], [f"a{a}" for a in shown], labels))
+    return log_of_impressions(impressions, {f"a{a}": vector for a, vector in enumerate(vectors)}, seed=1)
+
+
+def sessions() -> ReadingLog:
+    """Clicks alone, without texts: who reads an article reads others of its topic."""
+    draw = np.random.default_rng(5)
+    clicks = []
+    for user in range(900):
+        topic, at = int(draw.integers(TOPICS)), int(draw.integers(20 * 3_600_000))
+        for place in range(3):
+            article = TOPICS * int(draw.integers(8)) + topic
+            clicks.append(Click(f"u{user}", f"a{article}", at + 60_000 * place))
+    return log_of_clicks(clicks, 8, lambda share: None)
+
+
+def refused(log: ReadingLog, out: Path, **options: Any) -> dict[str, Any]:
+    """Train what cannot be trained; return the error."""
+    try:
+        train_interest("gru", log, out, console=Console(quiet=True), **options)
+    except StoppressError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    return {"error": "", "exit_code": 0}
+
+
+def same_seed_same_weights(log: ReadingLog) -> bool:
+    first, second = made("gan", DIMS, 3, plain=False), made("gan", DIMS, 3, plain=False)
+    runs = [train(model, log, seed=3, epochs=1, on_epoch=lambda number, epoch: None) for model in (first, second)]
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return runs[0].curve[1:] == runs[1].curve[1:] and all(torch.equal(a, b) for a, b in pairs)
+
+
+def diverged(log: ReadingLog) -> dict[str, Any]:
+    """Train with a rate that no loss survives; say whether what is kept is what was best."""
+    model = made("gru", DIMS, 0, plain=False)
+    before = copy.deepcopy(model.state_dict())
+    run = train(model, log, seed=0, epochs=5, on_epoch=lambda number, epoch: None, learning_rate=1e30)
+    same = all(torch.equal(a, b) for n, a in model.state_dict().items() if n != "log_scale" for b in [before[n]])
+    return {"stopped": run.stopped, "kept": run.best, "as_it_was": same}
+
+
+def foretold(log: ReadingLog) -> dict[str, bool]:
+    """Whether windows foretell each read but a user's first once, in the part of its time, and in its order."""
+    parts = [windows(log, 0, log.trained_until), windows(log, log.trained_until, 1 << 62)]
+    events = [part.events[part.foretold] for part in parts]
+    rest = np.setdiff1d(np.arange(len(log.rows)), log.starts[:-1])
+    return {
+        "each once": bool(np.array_equal(np.sort(np.concatenate(events)), rest)),
+        "in its time": bool((log.ats[events[0]] < log.trained_until).all()),
+        "in order": all(
+            (np.diff(row[row >= 0]) == 1).all() for part in parts for row in part.events
+        ),
+        "with what was before": all(
+            wanted.argmax() >= min(row[wanted.argmax()] - log.starts[log.starts <= row[0]].max(), LENGTH // 2)
+            for part in parts for row, wanted in zip(part.events, part.foretold, strict=True)
+        ),
+    }  # fmt: skip
+
+
+def long_reads() -> ReadingLog:
+    """Users with 1 to 100 reads."""
+    draw = np.random.default_rng(4)
+    impressions = [
+        Impression(f"u{reads}", 1000 * place + reads, [], [f"a{draw.integers(50)}", "b"], [True, False])
+        for reads in range(1, 101) for place in range(reads)
+    ]  # fmt: skip
+    vectors = {f"a{a}": np.eye(DIMS, dtype=np.float32)[a % DIMS] for a in range(50)}
+    return log_of_impressions(impressions, vectors | {"b": np.ones(DIMS, np.float32)}, seed=1)
+
+
+def main(out: Path) -> None:
+    quiet = Console(quiet=True)
+    signal, noise = synthetic(signal=True), synthetic(signal=False)
+    for name in MODELS:
+        train_interest(name, signal, out / "signal" / name, epochs=12, learning_rate=1e-2, console=quiet)
+        train_interest(name, noise, out / "noise" / name, epochs=3, learning_rate=1e-2, console=quiet)
+    train_interest("vae", signal, out / "plain" / "vae", epochs=1, plain=True, console=quiet)
+    train_interest("gan", sessions(), out / "sessions" / "gan", epochs=3, console=quiet)
+    (out / "letters").write_text("dear")
+    results: dict[str, Any] = {
+        "windows": foretold(long_reads()),
+        "same seed": same_seed_same_weights(noise),
+        "diverged": diverged(noise),
+        "too short": refused(synthetic(signal=True, users=9), out / "short"),
+        "empty": refused(log_of_impressions([], {"a": np.ones(3, np.float32)}, seed=0), out / "empty"),
+        "letters": refused(signal, out / "letters"),
+        "plain gru": refused(signal, out / "gru", plain=True),
+    }
+    (out / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
