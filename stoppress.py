@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, run, topics, train
+from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, run, topics, train, verify
 from contract.errors import SetupError, StoppressError
 
 # A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
@@ -28,6 +28,7 @@ app.add_typer(export.app, name="export")
 app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 
 
