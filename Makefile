@@ -2,6 +2,7 @@
 #   make run     the demo on this machine, from nothing but Python >= 3.11
 #   make test    all tests, on a real Kafka
 #   make check   style, types, import arrows
+#   make chaos   a hundred kills of workers and brokers, and what is left held against a plain fold
 PYTHON ?= python3
 BIN = .venv/bin
 EXPORT = .venv-export/bin
@@ -13,7 +14,7 @@ UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: help setup encoder broker browser run test test-gpu check format readme lock clean clean-encoder clean-export \
-	bench-encoder bench-users bench-articles
+	bench-encoder bench-users bench-articles chaos
 .DELETE_ON_ERROR:
 
 help:
@@ -87,6 +88,10 @@ bench-users: setup encoder broker .venv-bench-quix/installed .venv-bench-faust/i
 
 bench-articles: setup encoder broker
 	@$(BIN)/python -m bench.articles
+
+# Kills workers and their broker under load: a quarter of an hour. ARGS="--kills 8 --restarts 1 --seed 2" is shorter.
+chaos: setup encoder broker
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 readme: setup encoder broker browser
 	@$(BIN)/python scripts/make_readme.py

@@ -42,7 +42,9 @@ def run(settings: Settings, topics: Topics, encoder: TextEncoder, stop: Stop, he
     bounds = Bounds.of(settings, encoder)
     ENCODER.info({"provider": encoder.provider, "model": encoder.manifest.model, "generation": topics.generation})
     with suppress(Stopped), ExitStack() as stack:
-        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        output = TransactionalOutput(
+            settings, identity, name=NAME, pulse=pulse, reads=topics.articles, writes=[*changelogs, topics.dead_letters]
+        )
         group = GroupInput(settings, topics.articles, identity, desk, name=NAME, changelogs=changelogs, pulse=pulse)
         runner = stack.enter_context(closing(Runner(encoder)))
         source = stack.enter_context(closing(group))

@@ -60,7 +60,9 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
             settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, pulse=pulse
         )
         source = stack.enter_context(closing(group))
-        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        output = TransactionalOutput(
+            settings, identity, name=NAME, pulse=pulse, reads=topics.user_vectors, writes=[topics.recommendations]
+        )
         while not stop.requested:
             # 1. Consume changed users, new articles and statistics; a batch fills while nobody waits for a ranking.
             seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000

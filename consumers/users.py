@@ -38,7 +38,10 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
             settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse
         )
         source = stack.enter_context(closing(group))
-        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        output = TransactionalOutput(
+            settings, identity, name=NAME, pulse=pulse, reads=topics.user_events,
+            writes=[*changelogs, topics.user_events, topics.dead_letters],
+        )  # fmt: skip
         batching = Batching(settings.batch_events, settings.batch_wait_ms / 1000)
         measured = Measured()
         while not stop.requested:

@@ -31,7 +31,7 @@ from streams.health import Pulse
 from streams.patience import explained, is_transient, patiently
 from streams.record import Record
 from streams.restore import Restore
-from streams.table import end_offsets, first_offsets
+from streams.table import END_WHAT_IS_OPEN, end_offsets, first_offsets
 from streams.topic_ids import TopicIds
 from streams.worker import Identity, Log
 
@@ -44,6 +44,7 @@ RESTORE_SECONDS = Gauge("stoppress_restore_seconds", "How long the last restore 
 EXPIRED = Counter("stoppress_expired_offsets_total", "Offsets that were deleted before they were read", ["worker"])
 
 LOOK_SECONDS = 5.0
+OVERDUE_SECONDS = 15.0
 
 
 class PartitionTables(Protocol):
@@ -308,8 +309,13 @@ class GroupInput:
             return {}
         asked = [TopicPartition(self.topic, p) for p in partitions]
         clients = chain([self._consumer], iter(self._another_client, None))
+        overdue_at = time.monotonic() + 2 * self._settings.transaction_timeout_ms / 1000 + OVERDUE_SECONDS
 
         def answers() -> dict[int, Commit]:
+            nonlocal overdue_at
+            if time.monotonic() > overdue_at:
+                self._log.error("offsets_held_back", partitions=sorted(partitions), do=END_WHAT_IS_OPEN)
+                overdue_at += OVERDUE_SECONDS
             answered = next(clients).committed(asked, 2)
             for error in (tp.error for tp in answered if tp.error is not None):
                 raise KafkaException(error)

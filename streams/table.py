@@ -22,6 +22,9 @@ from streams.patience import explained, is_transient
 from streams.record import Record
 
 _ASKING_SECONDS = 10.0
+END_WHAT_IS_OPEN = (
+    "start each worker once more that died and was not started again, in its own slot: it ends what it left open"
+)
 Answer = TypeVar("Answer")
 
 
@@ -140,7 +143,7 @@ class TableReader:
             elif time.monotonic() > deadline:
                 raise StoppressError(
                     f"{self.topic}: partitions {sorted(self._behind)} end before what was written to them; "
-                    f"a transaction has been open there for {seconds:.0f} s"
+                    f"a transaction has been open there for {seconds:.0f} s; {END_WHAT_IS_OPEN}"
                 )
 
     def _all_partitions(self) -> Sequence[int]:

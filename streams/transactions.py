@@ -8,6 +8,10 @@
 
 After an abort or an unknown outcome the producer is made anew: ``init_transactions`` of the same
 transactional id ends whatever the old one left open, so that the committed offsets tell what happened.
+Kafka 4.1 to 4.3 may lose that end where a broker restarts meanwhile (KAFKA-20734): the coordinator finds no
+leader for the partitions, takes them for deleted, and calls the transaction complete without having marked
+its end anywhere. Nobody can read past it then. Therefore a new producer first aborts a transaction that
+touches every partition, which ends there whatever its predecessors left.
 To the producer a transaction that Kafka ended because it took too long looks like a successor in the
 same slot; the slot's claim tells which of the two it was.
 """
@@ -18,12 +22,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from prometheus_client import Counter, Histogram
 
 from contract.errors import Fenced, StoppressError, TransactionFailed
 from contract.settings import Settings
-from streams.clients import make_producer
+from streams.clients import make_consumer, make_producer
 from streams.group import GroupInput
 from streams.health import Pulse
 from streams.patience import patiently
@@ -35,6 +39,7 @@ COMMIT_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )  # fmt: skip
 FAILURES_IN_A_ROW = 10
+_SWEPT = b"~opened"
 FENCED_CODES = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -45,17 +50,25 @@ _EXPELLED_CODES = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION}
 
 
 class TransactionalOutput:
-    """The producer of one worker slot. Opening it fences a predecessor; blocks until Kafka answers."""
+    """The producer of one worker slot. Opening it fences a predecessor; blocks until Kafka answers.
 
-    def __init__(self, settings: Settings, identity: Identity, *, name: str, pulse: Pulse) -> None:
+    ``reads`` is the topic whose offsets it commits, ``writes`` are all that it writes to.
+    """
+
+    def __init__(
+        self, settings: Settings, identity: Identity, *, name: str, pulse: Pulse, reads: str, writes: Sequence[str]
+    ) -> None:
         self._settings = settings
         self._identity = identity
         self._name = name
         self._pulse = pulse
+        self._reads = reads
+        self._writes = writes
         self._log = Log(name)
         self._seconds = settings.transaction_timeout_ms / 1000
         self._failures = 0
         self._undelivered = ""
+        self._trouble = ""
         self._producer = self._open()
 
     def send(
@@ -84,6 +97,9 @@ class TransactionalOutput:
         """
         assert positions, "a transaction without offsets would not be fenced"
         self._undelivered = ""
+        self._producer.poll(0)
+        if self._trouble:  # a client that lost its connection may wait for the coordinator for ever
+            self._producer = self._open()
         try:
             self._producer.begin_transaction()
             TRANSACTIONS.labels(self._name, "begun").inc()
@@ -92,6 +108,9 @@ class TransactionalOutput:
             self._producer.send_offsets_to_transaction(*source.offsets_and_metadata(positions), self._seconds)
             self._producer.commit_transaction(self._seconds)
             COMMIT_SECONDS.labels(self._name).observe(time.perf_counter() - began)
+            self._producer.poll(0)
+            if self._trouble:  # a broker went away meanwhile: whether the commit can be read is to be seen
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT, self._trouble))
         except KafkaException as error:
             raise self._failed(error.args[0], source) from None
         except BaseException:
@@ -124,14 +143,43 @@ class TransactionalOutput:
             self._log.info("abort_failed", error=error.args[0].str())
 
     def _open(self) -> Producer:
+        return patiently(self._pulse, self._log, "init_transactions", self._opened)
+
+    def _opened(self) -> Producer:
         producer = make_producer(
             self._settings,
             name=self._name,
             transactional_id=self._identity.instance,
-            extra={"delivery.report.only.error": True, "on_delivery": self._note_undelivered},
+            extra={
+                "delivery.report.only.error": True,
+                "on_delivery": self._note_undelivered,
+                "error_cb": self._note_trouble,
+            },
         )
-        patiently(self._pulse, self._log, "init_transactions", lambda: producer.init_transactions(5))
+        producer.init_transactions(5)
+        self._sweep(producer)
+        producer.poll(0)
+        self._trouble = ""
         return producer
+
+    def _sweep(self, producer: Producer) -> None:
+        """Abort a transaction that touches every partition that a predecessor's may have touched."""
+        asking = make_consumer(self._settings, name=self._name, group=self._identity.group)
+        producer.begin_transaction()
+        try:
+            for topic in self._writes:
+                for partition in producer.list_topics(topic, 5).topics[topic].partitions:
+                    producer.produce(topic, None, _SWEPT, partition)
+            offsets = [TopicPartition(self._reads, 0, 0)]
+            producer.send_offsets_to_transaction(offsets, asking.consumer_group_metadata(), 5)
+            if producer.flush(5):
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "not all partitions answer"))
+            producer.abort_transaction(5)
+        finally:
+            asking.close()
+
+    def _note_trouble(self, error: KafkaError) -> None:
+        self._trouble = error.str()
 
     def _note_undelivered(self, error: KafkaError | None, message: Message) -> None:
         """That a record was refused is what a commit tells; which and why only this report does."""

@@ -6,6 +6,7 @@ What decays is kept as the list of what was added to it, and summed only when as
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import ldexp
 from typing import Any
@@ -302,12 +303,15 @@ class Reference:
             for key in (article_id, "~source/" + source)[: 2 if source else 1]:
                 self.counted.setdefault(key, []).append((at, kind, bucket, reason))
 
-    def stats(self, key: str) -> tuple[int, dict[Any, float]]:
-        """The time they are as of, and decayed sums by kind, (kind, position) and (kind, reason)."""
+    def stats(self, key: str, without: Collection[int] = ()) -> tuple[int, dict[Any, float]]:
+        """The time they are as of, and decayed sums by kind, (kind, position) and (kind, reason).
+
+        ``without`` leaves some of ``counted`` out of the sums.
+        """
         counted = self.counted[key]
         as_of = max(at for at, _, _, _ in counted) // STATS_HALF_LIFE * STATS_HALF_LIFE
         sums: dict[Any, float] = {}
-        for at, kind, bucket, reason in counted:
+        for at, kind, bucket, reason in (one for number, one in enumerate(counted) if number not in without):
             for what in (kind, (kind, bucket), (kind, reason)):
                 sums[what] = sums.get(what, 0) + 0.5 ** ((as_of - at) / STATS_HALF_LIFE)
         return as_of, sums

@@ -108,7 +108,9 @@ class Member:
         self.source = GroupInput(
             self.settings, events, identity, self.tables, name="counter", changelogs=[changelog], pulse=self.pulse
         )
-        self.output = TransactionalOutput(self.settings, identity, name="counter", pulse=self.pulse)
+        self.output = TransactionalOutput(
+            self.settings, identity, name="counter", pulse=self.pulse, reads=events, writes=[changelog]
+        )
         self.read: list[tuple[int, int]] = []
 
     def step(self) -> int:

@@ -135,7 +135,7 @@ def run(source_topic: str, changelog: str, articles_file: Path, most: int, wait_
     first = True
     with suppress(Stopped), ExitStack() as stack:
         pulse = Pulse(stop, stack.enter_context(HealthServer("127.0.0.1", 0)))
-        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse)
+        output = TransactionalOutput(settings, identity, name=NAME, pulse=pulse, reads=source_topic, writes=[changelog])
         group = GroupInput(settings, source_topic, identity, states, name=NAME, changelogs=[changelog], pulse=pulse)
         source = stack.enter_context(closing(group))
         while not stop.requested:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
+from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
+from contract.messages import Event
 from contract.records import (
     KIND_BITS,
     PARTITION_KEY,
     ArticleRecord,
+    ArticleStats,
     PartitionTotals,
     UserRecord,
     Windows,
@@ -27,24 +31,27 @@ from contract.settings import Settings
 from contract.topics import Topics
 from encoders.decay import Decay
 from encoders.fold_rules import FoldLimits
+from streams.clients import make_admin, make_consumer
 from streams.record import Record
-from streams.table import TableReader, read_to_end
+from streams.table import TableReader, end_offsets, read_to_end
 from tests.chaos.load import decoded
-from tests.reference_fold import Reference, ReferenceUser
+from tests.reference_fold import STATS_HALF_LIFE, Reference, ReferenceUser
 from tests.strategies import Change
 from tests.strategies import Record as LogRecord
 
 RELATIVE = 1e-4
+SURELY_FOLDED_MS = 10_000  # so long after its vector came, nothing waits for an article any more
 
 
 @dataclass(frozen=True)
 class Version:
-    """A state as it was seen: its proof."""
+    """A state as it was seen: its proof. ``gone`` is a tombstone, after which the user begins anew."""
 
     user_id: str
-    folded: int
-    last_offset: int
-    hash_sum: int
+    folded: int = 0
+    last_offset: int = -1
+    hash_sum: int = 0
+    gone: bool = False
 
 
 @dataclass
@@ -57,12 +64,14 @@ class Verdict:
     misordered: int = 0
     mismatched_keys: int = 0
     states_seen: int = 0
+    aborted: int = 0
+    aborted_seen: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        return not (self.lost or self.duplicated or self.misordered or self.mismatched_keys)
+        return not (self.lost or self.duplicated or self.misordered or self.mismatched_keys or self.aborted_seen)
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
@@ -85,6 +94,7 @@ class Witness:
         self.states: dict[str, UserRecord] = {}
         self.totals: dict[int, PartitionTotals] = {}
         self.disorders: list[str] = []
+        self.places: set[tuple[int, int]] = set()
         self._reader = TableReader(settings, topics.user_vectors, name="chaos.witness", fetch_wait_ms=20)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="witness", daemon=True)
@@ -112,6 +122,7 @@ class Witness:
     def _take(self, record: Record) -> None:
         key, value = record.key(), record.value()
         assert key is not None
+        self.places.add((record.partition(), record.offset()))
         if key == PARTITION_KEY:
             assert value is not None
             self._take_totals(record.partition(), decode_totals(value))
@@ -119,6 +130,7 @@ class Witness:
         user_id = key.decode()
         if value is None:
             self.states.pop(user_id, None)
+            self.versions.append(Version(user_id, gone=True))
             return
         user = decode_user(value)
         self.states[user_id] = user
@@ -137,14 +149,17 @@ class Account:
     """The log of ``user-events`` folded anew from its beginning, plainly, record by record."""
 
     def __init__(self, settings: Settings, topics: Topics, model: Decay) -> None:
-        articles = _articles(settings, topics)
+        articles, came_at = _articles(settings, topics)
         self._settings = settings
         self._topics = topics
         self._model = model
-        self._late = {article_id for article_id in articles if article_id.startswith("late-")}
+        self._late = {article_id: at for article_id, at in came_at.items() if article_id.startswith("late-")}
         self._folds = {p: Reference(model, FoldLimits.of(settings), p) for p in range(settings.partitions)}
         self._history: dict[tuple[str, int], tuple[int, int]] = {}
         self._late_readers: set[str] = set()
+        self._forgets: dict[str, int] = {}
+        self._late_clicks: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+        self._forgotten: dict[tuple[int, str], set[int]] = defaultdict(set)
         self._events: Counter[int] = Counter()
         for fold in self._folds.values():
             for article_id, record in articles.items():
@@ -161,13 +176,40 @@ class Account:
         self._compare_versions(witness, verdict)
         self._compare_states(witness, verdict, vectors)
         self._compare_statistics(verdict)
+        aborted = self._aborted()
+        verdict.aborted, verdict.aborted_seen = len(aborted), len(aborted & witness.places)
         return verdict
+
+    def _aborted(self) -> set[tuple[int, int]]:
+        """Where in ``user-vectors`` records lie that no transaction committed."""
+        topic, partitions = self._topics.user_vectors, range(self._settings.partitions)
+        ends = end_offsets(make_admin(self._settings), topic, partitions)
+        consumer = make_consumer(
+            self._settings, name="chaos.aborted", read_committed=False, extra={"enable.partition.eof": True}
+        )
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        places, behind = set(), {p for p, end in ends.items() if end}
+        while behind:
+            for message in consumer.consume(10_000, 1.0):
+                record = cast(Record, message)
+                if message.error() is None:
+                    places.add((record.partition(), record.offset()))
+                elif record.offset() >= ends[record.partition()]:
+                    behind.discard(record.partition())
+        consumer.close()
+        committed = read_to_end(self._settings, topic, name="chaos.account")
+        return places - {(record.partition(), record.offset()) for record in committed}
 
     def _fold(self, record: Record) -> None:
         partition, offset = record.partition(), record.offset()
         fold, event = self._folds[partition], decoded(record.value())
         self._events[partition] += 1
+        counted = len(fold.counted.get(event.article_id, ())) if event else 0
         fold.record(LogRecord(offset, record.timestamp()[1], event))
+        if event is not None:
+            self._note_late(partition, fold, event, counted, record.timestamp()[1])
+        if event is not None and event.kind == "forget":
+            self._forgets[event.user_id] = offset
         if event is None or event.user_id not in fold.users or fold.outcome[offset] != "folded":
             return
         user = fold.users[event.user_id]
@@ -175,6 +217,18 @@ class Account:
         self._history[event.user_id, offset] = folded + 1, (hash_sum + _hash(partition, offset)) % 2**64
         if event.article_id in self._late:
             self._late_readers.add(event.user_id)
+
+    def _note_late(self, partition: int, fold: Reference, event: Event, counted: int, timestamp: int) -> None:
+        """Keep in mind which clicks in statistics may have waited when their user was forgotten.
+
+        Then they went with the user, and count in nothing; whether they did wait is not in the log.
+        """
+        if event.kind == "forget":
+            for place, article_id, number in self._late_clicks.pop(event.user_id, ()):
+                if timestamp < self._late[article_id] + SURELY_FOLDED_MS:
+                    self._forgotten[place, article_id].add(number)
+        elif event.article_id in self._late and len(fold.counted.get(event.article_id, ())) > counted:
+            self._late_clicks[event.user_id].append((partition, event.article_id, counted))
 
     def _compare_totals(self, witness: Witness, verdict: Verdict) -> None:
         for partition, fold in self._folds.items():
@@ -195,7 +249,8 @@ class Account:
         last: dict[str, Version] = {}
         for seen in witness.versions:
             before = last.get(seen.user_id)
-            if before is not None and seen.last_offset < before.last_offset:
+            anew = seen.gone or (before is not None and self._forgets.get(seen.user_id, -1) > before.last_offset)
+            if before is not None and not anew and seen.last_offset < before.last_offset:
                 verdict.disorder(f"{seen} came after {before}")
             last[seen.user_id] = seen
             if seen.folded and seen.user_id not in self._late_readers:
@@ -264,24 +319,32 @@ class Account:
             newest[record.partition(), (record.key() or b"").decode()] = record.value()
         seen = {place: decode_stats(value) for place, value in newest.items() if value is not None}
         expected = {(p, key): fold.stats(key) for p, fold in self._folds.items() for key in fold.counted}
-        for place in seen.keys() | expected.keys():
-            if place not in seen or place not in expected:
-                verdict.mismatch(f"statistics {place}", "are on one side only")
+        for p, key in seen.keys() | expected.keys():
+            if (p, key) not in expected:
+                verdict.mismatch(f"statistics {p, key}", "are of what nobody saw or clicked")
                 continue
-            stats, (as_of, sums) = seen[place], expected[place]
-            counts = np.array([stats.impressions, stats.clicks])
-            wanted = np.array([sums.get("impression", 0.0), sums.get("click", 0.0)])
-            if stats.at != as_of or not np.allclose(counts, wanted, rtol=1e-6):
-                verdict.mismatch(f"statistics {place}", f"{stats} where they are {wanted} as of {as_of}")
+            as_of, most = expected[p, key]
+            _, least = self._folds[p].stats(key, self._forgotten[p, key])
+            stats = seen.get((p, key), ArticleStats(as_of, 0.0, 0.0))
+            scale = 0.5 ** ((as_of - stats.at) / STATS_HALF_LIFE)
+            for what, count in (("impression", stats.impressions * scale), ("click", stats.clicks * scale)):
+                low, high = least.get(what, 0.0), most.get(what, 0.0)
+                if not low * (1 - 1e-6) <= count <= high * (1 + 1e-6):
+                    bounds = f"{high:g}" if low == high else f"between {low:g} and {high:g}"
+                    verdict.mismatch(f"statistics {p, key}", f"{count:g} {what}s, where it is {bounds}")
 
 
-def _articles(settings: Settings, topics: Topics) -> dict[str, ArticleRecord]:
-    newest = {}
+def _articles(settings: Settings, topics: Topics) -> tuple[dict[str, ArticleRecord], dict[str, int]]:
+    """The newest record of each article, and when its first came."""
+    newest: dict[str, ArticleRecord] = {}
+    came_at: dict[str, int] = {}
     for record in read_to_end(settings, topics.article_vectors, name="chaos.account"):
         value = record.value()
         assert value is not None
-        newest[(record.key() or b"").decode()] = decode_article(value)
-    return newest
+        article_id = (record.key() or b"").decode()
+        newest[article_id] = decode_article(value)
+        came_at.setdefault(article_id, record.timestamp()[1])
+    return newest, came_at
 
 
 def _hash(partition: int, offset: int) -> int:

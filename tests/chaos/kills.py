@@ -39,13 +39,23 @@ class Toll:
 class Chaos:
     """A broker, one or more users workers on it, and a load that goes on meanwhile."""
 
-    def __init__(self, broker: LocalBroker, pipeline: Pipeline, load: Load, witness: Witness, seed: int) -> None:
+    def __init__(
+        self,
+        broker: LocalBroker,
+        pipeline: Pipeline,
+        load: Load,
+        witness: Witness,
+        seed: int,
+        say: Callable[[str], object],
+    ) -> None:
         self._broker = broker
         self._pipeline = pipeline
         self._load = load
         self._witness = witness
+        self._say = say
         self._random = random.Random(seed)
         self._workers: list[Worker] = []
+        self._joining = pipeline.worker("users", slot="joining")
         self.toll = Toll()
         self.kinds: dict[str, Callable[[Worker], None]] = {
             "kill": self._kill,
@@ -71,8 +81,10 @@ class Chaos:
         self.kinds[kind](worker)
         self.toll.by_kind[kind] += 1
         self._until_accounted(sent, kind)
+        seconds = time.monotonic() - began
         if kind.startswith("kill"):
-            self.toll.recovery_s.append(time.monotonic() - began)
+            self.toll.recovery_s.append(seconds)
+        self._say(f"{kind}, {len(self._workers)} running: {sent:,} events accounted for after {seconds:.1f} s")
 
     def restart_broker(self) -> None:
         """kill -9 of Kafka, a while without it, and a start with the same data; the workers are not touched."""
@@ -83,6 +95,7 @@ class Chaos:
         self._broker.restart()
         self.toll.broker_restarts += 1
         self._until_accounted(sent, "a broker restart")
+        self._say(f"broker restart, {len(self._workers)} running: {sent:,} events accounted for")
 
     def finish(self) -> None:
         """End the load; blocks until everything is accounted for and the workers have ended."""
@@ -121,7 +134,9 @@ class Chaos:
     def _stall(self, worker: Worker) -> None:
         worker.signal(signal.SIGSTOP)
         time.sleep(STALL_SECONDS)
+        before = self._handed_over(worker)
         worker.signal(signal.SIGCONT)
+        await_true(lambda: self._handed_over(worker) > before, "it hears that its session is over", 30)
 
     def _kill_in_transaction(self, worker: Worker) -> None:
         """Stopped at random moments until a transaction stays open for that, and killed there."""
@@ -148,13 +163,21 @@ class Chaos:
 
     def _kill_in_rebalance(self, worker: Worker) -> None:
         """One more member joins; as soon as this one has given up its partitions for that, it is killed."""
+        await_true(lambda: self._owns(worker), "it owns what it can give up", 30, lambda: self._said(worker))
         before = len(worker.lines("revoked"))
-        joining = self._pipeline.worker("users", slot="joining").start(ready=False)
+        joining = self._joining.start(ready=False)
         worker.await_log("revoked", count=before + 1)
         worker.kill()
         worker.start()
         joining.await_ready()
-        joining.kill()
+        assert joining.stop() == 0, self._said(joining)
+
+    def _handed_over(self, worker: Worker) -> int:
+        return len(worker.lines("revoked")) + len(worker.lines("lost"))
+
+    def _owns(self, worker: Worker) -> bool:
+        told = [x["event"] for x in worker.lines() if x["event"] in ("assigned", "revoked", "lost")]
+        return told[-1:] == ["assigned"]
 
     def _open_ends(self) -> set[int]:
         """Partitions of user-vectors at whose end a transaction is open."""

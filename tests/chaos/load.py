@@ -20,7 +20,7 @@ from contract.topics import Topics
 from streams.clients import make_producer
 
 KINDS: tuple[tuple[Kind, int], ...] = (
-    ("click", 60), ("impression", 20), ("dwell", 6), ("like", 5), ("share", 3), ("dislike", 3), ("forget", 1),
+    ("click", 60), ("impression", 20), ("dwell", 6), ("like", 5), ("share", 3), ("dislike", 3), ("forget", 2),
 )  # fmt: skip
 DUPLICATES = 0.03
 BAD = 0.01

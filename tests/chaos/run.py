@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,18 @@ def random_phases(kills: int, restarts: int, seed: int) -> Iterator[Phase]:
         yield Phase(n % 3 + 1, part)
 
 
-def run(folder: Path, phases: Sequence[Phase], world: World) -> tuple[Toll, Verdict]:
-    """Let it happen; blocks for seconds a kill. Vectors are compared where articles are not rewritten."""
+def run(
+    folder: Path, phases: Sequence[Phase], world: World, say: Callable[[str], object] = str
+) -> tuple[Toll, Verdict]:
+    """Let it happen; blocks for seconds a kill. Vectors are compared where articles are not rewritten.
+
+    ``say`` takes a line a kill.
+    """
     with LocalBroker.start(folder / "kafka") as broker, pipeline_on(broker, folder, **SETTINGS) as pipeline:
         settings, topics, model = pipeline.settings, pipeline.topics, pipeline.model
         witness = Witness(settings, topics)
         load = Load(settings, topics, model.dims, world).start()
-        chaos = Chaos(broker, pipeline, load, witness, world.seed)
+        chaos = Chaos(broker, pipeline, load, witness, world.seed, say)
         for phase in phases:
             chaos.set_workers(phase.workers)
             for strike in phase.strikes:
