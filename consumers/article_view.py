@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from prometheus_client import Gauge
 
 from contract.errors import UnreadableState
@@ -14,6 +15,7 @@ from encoders.articles import ArticleTable
 from streams.health import Pulse
 from streams.record import Record, text_key
 from streams.table import TableReader
+from streams.worker import Log
 
 ARTICLES = Gauge("stoppress_articles", "Articles that have a vector here", ["worker"])
 CAUSE_HEADER = "cause-at"
@@ -48,12 +50,13 @@ class ArticleView:
         self._reader.close()
 
     def _apply(self, records: Iterable[Record]) -> list[ArticleChange]:
-        changes = [self._apply_one(record) for record in records]
+        applied = [self._apply_one(record) for record in records]
+        changes = [change for change in applied if change is not None]
         if changes:
             ARTICLES.labels(self._name).set(len(self.table))
         return changes
 
-    def _apply_one(self, record: Record) -> ArticleChange:
+    def _apply_one(self, record: Record) -> ArticleChange | None:
         article_id = text_key(record)
         value = record.value()
         if value is None:
@@ -66,4 +69,8 @@ class ArticleView:
                 f"{record.topic()} has a vector of {len(article.vector)} numbers where this generation has "
                 f"{self.table.dims}; something else than the articles worker wrote it"
             )
+        if not np.isfinite(article.vector).all():
+            place = f"{record.topic()}[{record.partition()}]@{record.offset()}"
+            Log(self._name).error("unusable_vector", record=place, what="not all of its numbers are finite; left out")
+            return None
         return ArticleChange(article_id, self.table.put(article_id, article), article.cause_at)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.article_view import ArticleView
 from consumers.ranker_catalogue import FreshArticles
+from consumers.ranker_counts import take_co_reads, take_stats
 from consumers.ranker_lists import Publication, RankerLists
 from contract.errors import TransactionFailed
 from contract.messages import encode
-from contract.records import SOURCE_PREFIX, decode_stats
 from contract.settings import Settings
 from contract.topics import Topics
-from encoders.fold_rules import STATS_HALF_LIFE_MS
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
 from encoders.interest import InterestModel
+from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
-from streams.record import Record, text_key
 from streams.table import TableReader
 from streams.transactions import TransactionalOutput
 from streams.worker import Identity, Stop, Stopped
@@ -50,10 +50,13 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
         view = ArticleView(settings, topics.article_vectors, dims=model.dims, name=NAME)
         articles = stack.enter_context(closing(view))
         stats = stack.enter_context(closing(TableReader(settings, topics.article_stats, name=f"{NAME}.stats")))
+        next_reads = stack.enter_context(closing(TableReader(settings, topics.co_reads, name=f"{NAME}.co-reads")))
         popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
-        lists = RankerLists(settings, topics, model, FreshArticles(settings, articles.table, popularity))
+        co_reads = CoReading(CO_READS_HALF_LIFE_MS)
+        lists = RankerLists(settings, topics, model, FreshArticles(settings, articles.table, popularity, co_reads))
         restored = articles.catch_up(pulse)
-        _count_in(popularity, stats.catch_up(pulse=pulse))
+        take_stats(popularity, stats.catch_up(pulse=pulse))
+        take_co_reads(co_reads, next_reads.catch_up(pulse=pulse))
         lists.take_articles(restored, _now_ms())
         changelogs = [topics.recommendations]
         group = GroupInput(
@@ -68,7 +71,8 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
             seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000
             records = source.consume(settings.batch_events, seconds)
             now = _now_ms()
-            _count_in(popularity, stats.poll(limit=20_000))
+            take_stats(popularity, stats.poll(limit=20_000))
+            take_co_reads(co_reads, next_reads.poll(limit=20_000))
             lists.take_articles(articles.poll(), now)
             if not source.assigned:
                 continue  # what is revoked may be another's by now
@@ -101,13 +105,6 @@ def _rank(lists: RankerLists, now_ms: int) -> list[Publication]:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _count_in(popularity: Popularity, records: Iterable[Record]) -> None:
-    for record in records:
-        key, value = text_key(record), record.value()
-        if not key.startswith(SOURCE_PREFIX):
-            popularity.put(record.partition(), key, None if value is None else decode_stats(value))
 
 
 def _count(publications: Sequence[Publication], lists: RankerLists) -> None:

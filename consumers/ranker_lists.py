@@ -18,23 +18,26 @@ from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_pending import Pending
 from contract.errors import BadRecord, UnreadableState
-from contract.messages import POPULAR, Cause, Item, List, decode
+from contract.messages import POPULAR, Cause, Empty, Item, List, decode
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, UserRecord, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.interest import InterestModel, long_and_short
-from ranking.readers import NEVER, OTHER, ReaderTable
-from ranking.reasons import REASONS, SOURCE_OF, carriers
-from ranking.scoring import PARTS, Ranked, Weights, common_parts, concerned, rank
+from ranking.candidates import SOURCES
+from ranking.catalogue import PINNED, Catalogue
+from ranking.features import PARTS, Weights
+from ranking.ranking import Formula, Ranked, concerned, rank
+from ranking.reader_table import NEVER, OTHER, ReaderTable
+from ranking.readers import Past
+from ranking.reasons import reasons
 from streams.record import Record, text_key
 from streams.restore import Restore
 from streams.worker import Log
 
-BATCH_USERS = 512
+BATCH_USERS = 256
 REFRESH_USERS = 128
-SCORES_AT_ONCE = 8_000_000
 RESTORED_AT_ONCE = 1000
 
 
@@ -51,18 +54,13 @@ class RankerLists:
     """Users of the owned partitions and their lists."""
 
     def __init__(
-        self,
-        settings: Settings,
-        topics: Topics,
-        model: InterestModel,
-        fresh: FreshArticles,
-        weights: Weights | None = None,
+        self, settings: Settings, topics: Topics, model: InterestModel, fresh: FreshArticles, formula: Formula | None = None
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._model = model
         self._fresh = fresh
-        self._weights = weights or Weights()
+        self._formula = formula or Formula(Weights(boost=settings.boost), fresh.rules)
         self._readers = ReaderTable(model.dims, settings.list_length)
         self._owned: set[int] = set()
         self._pending = Pending()
@@ -148,23 +146,23 @@ class RankerLists:
             yield Publication(user_id, partition, None)
         self._forgotten = {}
         catalogue = self._fresh.catalogue
-        chunk = max(1, SCORES_AT_ONCE // max(1, len(catalogue)))
         known = [(row, cause) for user_id, cause in due if (row := self._readers.row(user_id)) is not None]
         known = [(row, cause) for row, cause in known if self._readers.ranked_at[row] != NEVER]
-        for start in range(0, len(known), chunk):
-            part = known[start : start + chunk]
-            rows = [row for row, _ in part]
-            readers = self._readers.readers(rows)
-            ranked = rank(readers, catalogue, self._weights, self._settings.list_length, now_ms)
-            self._readers.note(rows, ranked, now_ms)
-            hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
-            changed = np.flatnonzero(self._readers.relist(rows, hashes))
-            cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)))
-            for i, items, fallback in zip(changed, self._items(ranked, changed), cold.tolist(), strict=True):
-                row, cause = part[i]
-                user_id = self._readers.ids[row]
-                result = self._list(user_id, items, cause, now_ms, fallback=fallback)
-                yield Publication(user_id, int(self._readers.partition[row]), result)
+        if not known:
+            return
+        rows = [row for row, _ in known]
+        readers = self._readers.readers(rows)
+        ranked = rank(readers, catalogue, self._formula, now_ms)
+        self._readers.note(rows, ranked.trigger, ranked.entry, catalogue.categories[0], ranked.likings, now_ms)
+        hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
+        changed = np.flatnonzero(self._readers.relist(rows, hashes))
+        cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)) & readers.personal[changed])
+        for i, items, fallback in zip(changed, self._items(ranked, changed), cold.tolist(), strict=True):
+            row, cause = known[i]
+            user_id = self._readers.ids[row]
+            empty = "" if items else self._why_empty(catalogue)
+            result = self._list(user_id, items, cause, now_ms, fallback=fallback, empty=empty)
+            yield Publication(user_id, int(self._readers.partition[row]), result)
 
     def _collect(self, record: Record, states: dict[str, tuple[int, UserRecord]]) -> UserRecord | None:
         """Note the state in a record, to be put with others; forget the user at once where there is none."""
@@ -176,6 +174,12 @@ class RankerLists:
             self._forget(user_id, record.partition())
             return None
         user = decode_user(value)
+        if len(user.numbers) != 4 * self._model.state_size or not np.isfinite(user.vector).all():
+            Log("ranker").error(
+                "unusable_state", record=f"{record.topic()}[{record.partition()}]@{record.offset()}",
+                what=f"a state here has {self._model.state_size} finite numbers; something else wrote this one",
+            )  # fmt: skip
+            return None
         states[user_id] = record.partition(), user
         return user
 
@@ -183,16 +187,24 @@ class RankerLists:
         """Take over ``states`` and clear them; ``ranked_at`` is for users who are new here and have no list."""
         if not states:
             return
-        rows = [self._readers.add(user_id, partition) for user_id, (partition, _) in states.items()]
+        rows = [self._add(user_id, partition) for user_id, (partition, _) in states.items()]
         users = [user for _, user in states.values()]
-        self._readers.put(
-            rows,
-            [user.windows for user in users],
-            long_and_short(self._model.query(np.stack([user.vector for user in users]))),
-        )
+        vectors = np.stack([user.vector for user in users])
+        pasts = [Past.of(user.windows) for user in users]
+        self._readers.put(rows, pasts, long_and_short(self._model.query(vectors)))
         new = [row for row in rows if self._readers.ranked_at[row] == NEVER]
-        self._readers.ranked_at[new] = np.where(self._readers.listed[new].any(axis=1), 0, ranked_at)
+        self._readers.ranked_at[new] = np.where((self._readers.listed[new] != OTHER).any(axis=1), 0, ranked_at)
         states.clear()
+
+    def _add(self, user_id: str, partition: int) -> int:
+        row = self._readers.row(user_id)
+        if row is not None:
+            return row
+        seed = hash64(user_id)
+        return self._readers.add(user_id, partition, seed=seed, personal=not self._fresh.rules.held_out(seed))
+
+    def _add_popular(self, partition: int) -> int:
+        return self._readers.add(POPULAR, partition, personal=False)
 
     def _forget(self, user_id: str, partition: int) -> None:
         self._pending.discard(user_id)
@@ -207,14 +219,14 @@ class RankerLists:
         row = self._readers.row(user_id)
         if value is None:
             if row is not None:
-                self._readers.listed[row] = 0
+                self._readers.listed[row] = OTHER
             self._forgotten.pop(user_id, None)
             return
         if user_id == POPULAR:
-            row = self._readers.add(POPULAR, record.partition())
+            row = self._add_popular(record.partition())
             self._readers.ranked_at[row] = 0
         elif row is None and still_to_come.get(user_id):
-            row = self._readers.add(user_id, record.partition())  # not to be ranked before its state is here
+            row = self._add(user_id, record.partition())  # not to be ranked before its state is here
         elif row is None:
             if not user_id.startswith("~"):
                 self._forgotten[user_id] = record.partition()
@@ -243,17 +255,23 @@ class RankerLists:
         """Let those wait whose list one of the articles that ``causes`` name would enter, oldest first."""
         catalogue = self._fresh.catalogue
         places = catalogue.places(np.array([hash64(cause.id) for cause in causes], np.uint64))
-        common = common_parts(catalogue, self._weights, now_ms).sum(axis=0)[places]
-        first = concerned(self._readers.trigger, self._readers.entry, catalogue.vectors[places], common)
+        used = len(self._readers.ids)
+        weights = self._formula.weights
+        readers = self._readers
+        likings = readers.likings(catalogue.category[places].tolist())[:, :used]
+        first = concerned(readers.trigger[:used], readers.entry[:used], likings, catalogue, places, weights, now_ms)
         for row in np.flatnonzero(first >= 0):
             self._pending.add(self._readers.ids[row], causes[first[row]])
+        for place, cause in zip(places, causes, strict=True):
+            for follower in self._readers.followers(catalogue.labels.of(int(place))):
+                self._pending.add(self._readers.ids[follower], cause)
 
     def _slow_refresh(self, now_ms: int) -> list[tuple[str, Cause]]:
         """Those not ranked since they were restored, those ranked longest ago, and the popular list."""
         readers = self._readers
         if self._popular_partition in self._owned and now_ms >= self._popular_at and len(self._fresh.catalogue):
             self._popular_at = now_ms + round(self._settings.popular_seconds * 1000)
-            readers.ranked_at[readers.add(POPULAR, self._popular_partition)] = 0
+            readers.ranked_at[self._add_popular(self._popular_partition)] = 0
         overdue = readers.overdue(now_ms - round(self._settings.refresh_seconds * 1000), REFRESH_USERS)
         return [
             (user_id, Cause(kind="start" if started else "refresh", id="", at=now_ms))
@@ -264,26 +282,38 @@ class RankerLists:
 
     def _items(self, ranked: Ranked, users: NDArray[np.intp]) -> Iterator[list[Item]]:
         """Yield the items of the lists of some of the ``ranked``."""
-        ids = self._fresh.catalogue.ids
+        catalogue = self._fresh.catalogue
         names = PARTS if self._settings.explain else ()
-        lengths = np.count_nonzero(ranked.places[users] >= 0, axis=1).tolist()
-        places = ranked.places[users].tolist()
+        found = ranked.places[users]
+        there, drawn = found >= 0, ~np.isnan(ranked.propensities[users])
+        pinned = there & (catalogue.placement[found] == PINNED) if len(catalogue.placement) else there
+        why = reasons(ranked.parts[users], drawn, pinned)
+        lengths = np.count_nonzero(there, axis=1).tolist()
+        places = found.tolist()
         scores = ranked.scores[users].astype(np.float64).round(4).tolist()
-        carried = carriers(ranked.parts[users]).tolist()
+        sources = ranked.sources[users].tolist()
+        propensities = ranked.propensities[users].astype(np.float64).round(6).tolist()
         parts = ranked.parts[users, :, : len(names)].astype(np.float64).round(4).tolist()
         for i, length in enumerate(lengths):
             yield [
                 Item(
-                    article_id=ids[places[i][j]],
+                    article_id=catalogue.ids[places[i][j]],
                     score=scores[i][j],
-                    reason=REASONS[carried[i][j]],
-                    source=SOURCE_OF[REASONS[carried[i][j]]],
+                    reason=why[i][j],
+                    source=SOURCES[sources[i][j]],
+                    propensity=propensities[i][j] if drawn[i, j] else None,
                     parts=dict(zip(names, parts[i][j], strict=True)),
                 )
                 for j in range(length)
             ]
 
-    def _list(self, user_id: str, items: list[Item], cause: Cause, now_ms: int, *, fallback: bool) -> List:
+    @staticmethod
+    def _why_empty(catalogue: Catalogue) -> Empty:
+        return "no_articles" if not len(catalogue) else "nothing_left"
+
+    def _list(
+        self, user_id: str, items: list[Item], cause: Cause, now_ms: int, *, fallback: bool, empty: Empty
+    ) -> List:
         return List(
             user_id=user_id,
             list_id=secrets.token_hex(8),
@@ -292,4 +322,5 @@ class RankerLists:
             generation=self._topics.generation,
             items=items,
             fallback=fallback,
+            empty=empty,
         )

@@ -36,6 +36,7 @@ Kind = Literal[
     "follow", "mute", "merge", "absorb", "forget",
 ]  # fmt: skip
 Placement = Literal["auto", "pinned", "boosted", "held"]
+Empty = Literal["", "no_articles", "nothing_left"]
 CauseKind = Literal["event", "article", "withdrawal", "refresh", "start"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PLACEMENTS: tuple[str, ...] = get_args(Placement)
@@ -152,7 +153,12 @@ class List(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause
     generation: Annotated[str, Meta(description="Names the encoder and interest model that made it.")]
     items: list[Item]
-    fallback: Annotated[bool, Meta(description="Whether nothing is known of the user yet.")] = False
+    fallback: Annotated[bool, Meta(description="Whether it is the popular list, as nothing is known of the user.")] = (
+        False
+    )
+    empty: Annotated[
+        Empty, Meta(description="Why there are no items: none may be listed, or this user read or muted them all.")
+    ] = ""
 
 
 Message = TypeVar("Message", Article, Event, List)

@@ -7,6 +7,7 @@ does not fit, ends the start with exit code 2 and one line.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contract.errors import SettingsError
 
 PREFIX = "STOPPRESS_"
+_STRUCTURED = ("kafka", "cors_origins", "blocked", "languages")
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "username", "jaas", "oauthbearer.config")
 
 
@@ -98,6 +100,28 @@ class Settings(BaseSettings):
     )
 
     list_length: int = Field(20, ge=1, le=200, description="items of a list")
+    list_minimum: int = Field(
+        10, ge=0, le=200, description="caps yield where they would leave a list with fewer items than this"
+    )
+    pinned_articles: int = Field(1, ge=0, le=200, description="pinned articles at the head of a list, the newest")
+    boost: float = Field(1.0, ge=0, le=10, description="what a boosted article's log-odds of a click gain")
+    category_share: float = Field(0.5, gt=0, le=1, description="of a list's places that one category may take")
+    source_share: float = Field(1.0, gt=0, le=1, description="of a list's places that one source may take")
+    fatigue_limit: int = Field(
+        10, ge=0, le=255, description="shown so often without a click, an article leaves a user's list; 0: never"
+    )
+    duplicate_cosine: float = Field(
+        0.95, gt=0, le=1.01, description="articles so near each other are one story, listed once; above 1: never"
+    )
+    diversity: float = Field(
+        0.2, ge=0, le=5, description="log-odds that an article loses where it is just like one before it (MMR)"
+    )
+    exploration: float = Field(0.05, ge=0, le=0.5, description="of places for articles that few have seen")
+    explore_impressions: float = Field(50.0, ge=0, description="below so many impressions few have seen an article")
+    explore_hours: float = Field(24.0, ge=0, le=24 * 365, description="how long after publication it is explored")
+    holdout: float = Field(0.02, ge=0, le=1, description="of users who always get the popular list, to compare with")
+    blocked: list[str] = Field([], description="entities, authors, categories and sources that are in no list, as JSON")
+    languages: list[str] = Field([], description="languages that lists are in, as JSON; empty: all")
     explain: bool = Field(False, description="put the score's parts into each item")
     refresh_seconds: float = Field(60.0, gt=0, le=86_400, description="every list is ranked again after this long")
     popular_seconds: float = Field(1.0, gt=0, le=86_400, description="how often the popular list is ranked")
@@ -118,6 +142,21 @@ class Settings(BaseSettings):
             )
         return host
 
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Settings:
+        if self.pinned_articles > self.list_length:
+            raise ValueError(
+                f"pinned_articles = {self.pinned_articles} do not fit into list_length = {self.list_length}"
+            )
+        for name, share in (("category_share", self.category_share), ("source_share", self.source_share)):
+            cap = places_of(share, self.list_length)
+            if cap < self.pinned_articles:
+                raise ValueError(
+                    f"{name} = {share} allows {cap} of list_length = {self.list_length}, fewer than "
+                    f"pinned_articles = {self.pinned_articles}; raise the one or lower the other"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -136,6 +175,11 @@ class Settings(BaseSettings):
             name: "***" if any(word in name for word in _SECRET_WORDS) else value for name, value in self.kafka.items()
         }
         return plain
+
+
+def places_of(share: float, length: int) -> int:
+    """Return how many of ``length`` places a share of them is, at least one."""
+    return max(1, math.ceil(share * length - 1e-9))
 
 
 def load(
@@ -167,8 +211,10 @@ def load(
         return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
         why = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise SettingsError(f"the settings contradict each other: {why}") from None
+        name = str(first["loc"][0])
         if name == "kafka":  # may hold secrets, so no value is shown
             what = '"' + '"."'.join(map(str, first["loc"][1:])) + '": ' if first["loc"][1:] else ""
             raise SettingsError(
@@ -204,7 +250,7 @@ def _split(pair: str) -> tuple[str, str]:
 
 def _structured(source: str, name: str, value: Any) -> Any:
     """Text for a list or dict setting is JSON; everything else pydantic converts itself."""
-    if name in ("kafka", "cors_origins") and isinstance(value, str):
+    if name in _STRUCTURED and isinstance(value, str):
         try:
             return msgspec.json.decode(value)
         except msgspec.DecodeError as error:

@@ -24,10 +24,13 @@ from encoders.user_state import PartitionState
 from producers.audience import Audience, Viewed
 from producers.newsroom import Newsroom, rhythm
 from producers.simulated_users import Ints
-from ranking.catalogue import Catalogue, z_scores
-from ranking.popularity import Popularity
-from ranking.readers import ReaderTable
-from ranking.scoring import Weights, rank
+from ranking.appeal import appeal_of, fit_appeal
+from ranking.catalogue import Catalogue, Facts
+from ranking.popularity import Popularity, base_rate, popularity
+from ranking.ranking import Formula, rank
+from ranking.reader_table import ReaderTable
+from ranking.readers import Past
+from ranking.rules import Rules
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -78,18 +81,24 @@ class WordVectors:
 class Site:
     """Events in, lists out: the users worker's fold and the ranker's ranking, in one partition."""
 
-    def __init__(self, users: Sequence[str], length: int, weights: Weights | None = None) -> None:
+    def __init__(self, users: Sequence[str], length: int, formula: Formula | None = None) -> None:
         self._model = Decay(DIMS, LONG_HALF_LIFE_MS, SHORT_HALF_LIFE_MS)
         self._state = PartitionState(0)
         self._articles = ArticleTable(DIMS)
         self._popularity = Popularity(1, STATS_HALF_LIFE_MS)
         self._readers = ReaderTable(DIMS, length)
-        self._rows = [self._readers.add(user_id, 0) for user_id in (*users, POPULAR)]
-        self._weights = weights or Weights()
+        self._rows = [
+            self._readers.add(
+                user_id, 0, seed=hash64(user_id) if user_id != POPULAR else 0, personal=user_id != POPULAR
+            )
+            for user_id in (*users, POPULAR)
+        ]
+        self._formula = formula or Formula(rules=Rules(length=length, minimum=min(10, length)))
         self._users = users
         self._length = length
         self._arrivals: list[Arrival] = []
         self._offset = 0
+        self._appeal: NDArray[np.float64] | None = None
 
     def publish(self, index: int, vector: NDArray[np.float32], published_at: int) -> None:
         """Take in the article ``index``; they come in the order of their indexes."""
@@ -117,23 +126,28 @@ class Site:
         records = {user_id: state for user_id, state in fold.users.items() if state is not None}
         self._readers.put(
             [self._readers.add(user_id, 0) for user_id in records],
-            [record.windows for record in records.values()],
+            [Past.of(record.windows) for record in records.values()],
             self._model.query(np.stack([record.vector for record in records.values()])),
         )
         self._arrivals = []
 
     def lists(self, users: Ints, now: int) -> tuple[Ints, Ints]:
         """Rank at ``now``: the lists of ``users``, ``[n, length]``, and the popular one ``[length]``; -1: none."""
-        articles = self._articles
-        rows = np.flatnonzero(articles.listed & (articles.published_at <= now))
-        ids = [articles.ids[row] for row in rows]
-        rates = self._popularity.click_through_rates(ids, now)
-        catalogue = Catalogue(
-            ids, articles.vectors[rows], articles.hashes[rows], articles.published_at[rows], z_scores(rates)
+        a, size = self._articles, len(self._articles.ids)
+        impressions, clicks = self._popularity.counts(a.ids, now)
+        rate = base_rate(impressions, clicks)
+        self._appeal = fit_appeal(a.vectors[:size], impressions, clicks, rate, self._appeal)
+        appeal = appeal_of(a.vectors[:size], self._appeal)
+        facts = Facts(
+            listed=a.listed[:size] & (a.published_at[:size] <= now),
+            popularity=popularity(impressions, clicks, rate, appeal),
+            appeal=appeal,
+            impressions=impressions.astype(np.float32),
+            base_rate=rate,
         )
+        catalogue = Catalogue(a.ids, a.vectors[:size], a.hashes[:size], a.published_at[:size], facts)
         readers = self._readers.readers([self._rows[user] for user in (*users.tolist(), -1)])
-        places = rank(readers, catalogue, self._weights, self._length, now).places
-        lists = np.where(places >= 0, rows[places], -1)
+        lists = rank(readers, catalogue, self._formula, now).places
         return lists[:-1], lists[-1]
 
     def _arrive(self, event: Event) -> None:

@@ -1,22 +1,71 @@
-"""The fresh articles as one matrix, with what all rankings share."""
+"""All articles that have a vector, with what all rankings share."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking.co_reading import CoReading
+from ranking.labels import LabelIndex
+
 Floats = NDArray[np.float32]
+AUTO, PINNED, BOOSTED = 0, 1, 2
+PLACEMENTS: Mapping[str, int] = {"auto": AUTO, "held": AUTO, "pinned": PINNED, "boosted": BOOSTED}
+ANCHORS = 64
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean [d] and covariance [d, d] of the listed articles' vectors: of anybody's cosines, without a look at all."""
+
+    mean: Floats
+    covariance: Floats
+
+    @classmethod
+    def of(cls, vectors: Floats) -> Moments:
+        if not len(vectors):
+            dims = vectors.shape[1]
+            return cls(np.zeros(dims, np.float32), np.zeros((dims, dims), np.float32))
+        mean: Floats = vectors.mean(axis=0)
+        centred = vectors - mean
+        return cls(mean, (centred.T @ centred / len(vectors)).astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of each article beside its vector, arrays [n]; all have a default.
+
+    ``listed``: whether it may be in a list now. ``category`` and ``source`` are 64-bit hashes (0: none),
+    ``language`` a number for each (0: not told), ``placement`` one of :data:`PLACEMENTS`. ``popularity`` is how
+    much better than its text promised it is clicked, ``appeal`` what the text promises, both as log-odds against
+    the average article; ``impressions`` are decayed.
+    """
+
+    listed: NDArray[np.bool_] | None = None
+    category: NDArray[np.uint64] | None = None
+    source: NDArray[np.uint64] | None = None
+    language: NDArray[np.int32] | None = None
+    placement: NDArray[np.int8] | None = None
+    popularity: Floats | None = None
+    appeal: Floats | None = None
+    impressions: Floats | None = None
+    base_rate: float = 0.04
+    labels: LabelIndex = field(default_factory=LabelIndex)
+    co_reads: CoReading = field(default_factory=CoReading)
+    moments: Moments | None = None
 
 
 class Catalogue:
-    """The fresh articles, n of them, as of one moment; not to be changed.
+    """n articles in fixed places, as of one moment; not to be changed.
 
-    vectors float32 [n, d]; hashes uint64 [n], no two alike; published_at int64 [n]; popularity float32 [n],
-    a z-score. ``mean`` [d] and ``covariance`` [d, d] of the vectors, float32, give mean and deviation of
-    anybody's cosines without a look at all articles.
+    ids [n]; vectors float32 [n, d]; hashes uint64 [n], no two alike but 0, which marks an empty place; published_at
+    int64 [n], epoch ms; and the fields of :class:`Facts`, which are never None here.
     """
 
     def __init__(
@@ -25,42 +74,75 @@ class Catalogue:
         vectors: Floats,
         hashes: NDArray[np.uint64],
         published_at: NDArray[np.int64],
-        popularity: Floats,
+        facts: Facts | None = None,
     ) -> None:
+        n, facts = len(vectors), facts or Facts()
         self.ids = ids
         self.vectors = vectors
         self.hashes = hashes
         self.published_at = published_at
-        self.popularity = popularity
+        self.listed: NDArray[np.bool_] = _or(facts.listed, n, True, np.bool_)
+        self.category: NDArray[np.uint64] = _or(facts.category, n, 0, np.uint64)
+        self.source: NDArray[np.uint64] = _or(facts.source, n, 0, np.uint64)
+        self.language: NDArray[np.int32] = _or(facts.language, n, 0, np.int32)
+        self.placement: NDArray[np.int8] = _or(facts.placement, n, AUTO, np.int8)
+        self.popularity: Floats = _or(facts.popularity, n, 0, np.float32)
+        self.appeal: Floats = _or(facts.appeal, n, 0, np.float32)
+        self.impressions: Floats = _or(facts.impressions, n, 0, np.float32)
+        self.base_rate = facts.base_rate
+        self.labels = facts.labels
+        self.co_reads = facts.co_reads
+        self.moments = facts.moments or Moments.of(vectors[self.listed])
         self._by_hash = np.argsort(hashes)
         self._sorted = hashes[self._by_hash]
-        self.mean: Floats = vectors.mean(axis=0) if len(ids) else np.zeros(vectors.shape[1], np.float32)
-        centred = vectors - self.mean
-        self.covariance: Floats = (centred.T @ centred / max(1, len(ids))).astype(np.float32)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """How many articles may be listed."""
+        return len(self.open)
 
-    def with_popularity(self, popularity: Floats) -> Catalogue:
-        """Return the same articles with other click-through rates."""
+    def with_popularity(self, popularity: Floats, appeal: Floats, impressions: Floats, base_rate: float) -> Catalogue:
+        """Return the same articles as others have clicked them meanwhile."""
         other = copy.copy(self)
-        other.popularity = popularity
+        other.popularity, other.appeal, other.impressions = popularity, appeal, impressions
+        other.base_rate = base_rate
+        other.__dict__.pop("fronts", None)
         return other
 
+    @cached_property
+    def open(self) -> NDArray[np.intp]:
+        """The places of the listed articles."""
+        return np.flatnonzero(self.listed)
+
+    @cached_property
+    def closed(self) -> Floats:
+        """[n]: 0 where an article may be listed, -inf where it may not."""
+        return np.where(self.listed, np.float32(0), np.float32(-np.inf))
+
+    @cached_property
+    def anchors(self) -> NDArray[np.intp]:
+        """A sample of the listed articles that hardly changes as others come: those with the least hashes."""
+        return self.open[np.argsort(self.hashes[self.open], kind="stable")[:ANCHORS]]
+
+    @cached_property
+    def categories(self) -> tuple[NDArray[np.uint64], NDArray[np.intp], NDArray[np.float64]]:
+        """Categories [c], the number of its own for each article [n], and each one's share of what is listed [c]."""
+        names, numbers = np.unique(self.category, return_inverse=True)
+        shares = np.bincount(numbers[self.listed], minlength=len(names)) / max(1, len(self))
+        return names, numbers.astype(np.intp), shares
+
+    @cached_property
+    def fronts(self) -> dict[Any, Any]:
+        """For whoever ranks: what was found once for all users."""
+        return {}
+
     def places(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Return where each article stands in the catalogue, -1 where it does not."""
-        if not len(self.ids):
+        """Return where each article stands, listed or not; -1 where it has no place."""
+        if not len(self.hashes):
             return np.full(len(hashes), -1, np.intp)
-        found = np.minimum(np.searchsorted(self._sorted, hashes), len(self.ids) - 1)
+        found = np.minimum(np.searchsorted(self._sorted, hashes), len(self.hashes) - 1)
         places: NDArray[np.intp] = self._by_hash[found]
-        return np.where(self.hashes[places] == hashes, places, -1)
+        return np.where((self._sorted[found] == hashes) & (hashes != 0), places, -1)
 
 
-def z_scores(values: Floats) -> Floats:
-    """Return ``values`` with mean 0 and deviation 1; 0 where they are all equal."""
-    if not len(values):
-        return values
-    centred = values - values.mean()
-    deviation = centred.std()
-    scores: Floats = centred / deviation if deviation > 1e-6 else np.zeros_like(centred)
-    return scores
+def _or(values: NDArray[Any] | None, n: int, fill: float, dtype: type) -> NDArray[Any]:
+    return np.full(n, fill, dtype) if values is None else values

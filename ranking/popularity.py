@@ -1,4 +1,10 @@
-"""Click-through rates of articles, summed over the partitions that count them."""
+"""How well articles are clicked, summed over the partitions that count it.
+
+    popularity = logit((clicks + S p) / (impressions + S)) - logit(p),   p = what the text promises
+
+With few impressions this is near 0 and the text decides (:mod:`ranking.appeal`); with many, what readers do.
+Log-odds stay bounded where nobody clicks but one, which a z-score does not.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,9 @@ from contract.records import ArticleStats
 
 PRIOR_CLICKS = 1.0
 PRIOR_IMPRESSIONS = 25.0
+RATES = 0.005, 0.3
+"""Between these the average rate is taken to lie, whatever few events say."""
+Doubles = NDArray[np.float64]
 
 
 class Popularity:
@@ -24,7 +33,7 @@ class Popularity:
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
         self._at: NDArray[np.int64] = np.zeros((256, partitions), np.int64)
-        self._counts: NDArray[np.float64] = np.zeros((256, partitions, 2), np.float64)
+        self._counts: Doubles = np.zeros((256, partitions, 2), np.float64)
 
     def put(self, partition: int, article_id: str, stats: ArticleStats | None) -> None:
         """Replace what one partition counted for an article; None takes it away."""
@@ -42,15 +51,37 @@ class Popularity:
                 self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
             self._rows[article_id] = row
         self._at[row, partition] = stats.at
-        self._counts[row, partition] = stats.impressions, stats.clicks
+        self._counts[row, partition] = np.nan_to_num([stats.impressions, stats.clicks], posinf=0.0, neginf=0.0)
 
-    def click_through_rates(self, article_ids: Sequence[str], now_ms: int) -> NDArray[np.float32]:
-        """Return the smoothed click-through rate of each article, [n]; the prior where nothing is known."""
+    def counts(self, article_ids: Sequence[str], now_ms: int) -> Doubles:
+        """Return decayed impressions and clicks of each article, [2, n]; 0 where nothing is known."""
         rows = np.fromiter((self._rows.get(article_id, -1) for article_id in article_ids), np.intp, len(article_ids))
         kept = np.exp2(np.minimum(self._at[rows] - now_ms, 0) / self._half_life_ms)
-        impressions, clicks = np.einsum("np,npc->cn", kept, self._counts[rows])
-        known = rows >= 0
-        rates: NDArray[np.float32] = (
-            (clicks * known + PRIOR_CLICKS) / (impressions * known + PRIOR_IMPRESSIONS)
-        ).astype(np.float32)
-        return rates
+        counted: Doubles = np.einsum("np,npc->cn", kept, self._counts[rows])
+        return np.maximum(counted * (rows >= 0), 0)
+
+
+def base_rate(impressions: Doubles, clicks: Doubles) -> float:
+    """Return the average click-through rate; near the prior where little is known."""
+    seen = float(np.maximum(impressions, clicks).sum())
+    rate = (float(clicks.sum()) + PRIOR_CLICKS) / (seen + PRIOR_IMPRESSIONS)
+    return float(np.clip(rate, *RATES))
+
+
+def smoothed(impressions: Doubles, clicks: Doubles, promised: Doubles) -> Doubles:
+    """Return each article's rate, [n], drawn to the ``promised`` [n]; clicks elsewhere are no more than impressions."""
+    seen = np.maximum(impressions, clicks)
+    rates: Doubles = (clicks + PRIOR_IMPRESSIONS * promised) / (seen + PRIOR_IMPRESSIONS)
+    return rates
+
+
+def popularity(impressions: Doubles, clicks: Doubles, rate: float, appeal: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how much better than its text promised each article is clicked, [n], log-odds.
+
+    ``rate`` is :func:`base_rate`, ``appeal`` [n] what the text promises against it.
+    """
+    promised = 1.0 / (1.0 + np.exp(-(np.log(rate / (1 - rate)) + appeal.astype(np.float64))))
+    found = smoothed(impressions, clicks, promised)
+    found = np.clip(found, 1e-4, 1 - 1e-4)
+    odds: NDArray[np.float32] = (np.log(found / (1 - found)) - np.log(promised / (1 - promised))).astype(np.float32)
+    return odds

@@ -1,133 +1,141 @@
-"""The users whose lists are kept, as rows of arrays."""
+"""Users as a ranking takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.records import Windows
-from ranking.scoring import Ranked, Readers
+from contract.records import KIND_BITS, RECENT, Windows
 
-NEVER = np.iinfo(np.int64).max
-OTHER = np.uint64(np.iinfo(np.uint64).max)
-"""In place of a hash: the present list is not one that a ranking could give."""
+Floats = NDArray[np.float32]
+RECENTS = 30
+AFFINITY_HALF_LIFE_MS = 30 * 24 * 3_600_000
+_RECENT = np.dtype([("article", "<u8"), ("at", "<i8"), ("what", "<u4")])
+_AFFINITY = np.dtype([("category", "<u8"), ("weight", "<f8")])
 
 
-class ReaderTable:
-    """Queries, windows, present list and entry score by row; a dropped user's row is used again.
+class Past(NamedTuple):
+    """What a ranking needs of a user's state beside the vector, as in :class:`contract.records.Windows`."""
 
-    ``queries`` float32 [capacity, 2, d], ``trigger`` [capacity, d], ``entry`` [capacity] (see
-    :class:`ranking.scoring.Ranked`), ``listed`` uint64 [capacity, k]: the hashes of the list's articles in
-    order, 0 where there is none, ``partition`` int32, -1 where the row is free, ``ranked_at`` epoch ms: 0 asks
-    for a ranking soon, :data:`NEVER` for none.
+    read: bytes = b""
+    shown: bytes = b""
+    shown_counts: bytes = b""
+    recents: bytes = b""
+    affinities: bytes = b""
+    affinities_at: int = 0
+    follows: tuple[str, ...] = ()
+    mutes: tuple[str, ...] = ()
+
+
+    @classmethod
+    def of(cls, windows: Windows) -> Past:
+        return cls(*(getattr(windows, name) for name in cls._fields))
+
+    @property
+    def confidence(self) -> float:
+        """How sure it is what the user likes, 0 to 1: half after one event on an article."""
+        events = len(self.recents) // RECENT.size
+        return events / (events + 1)
+
+
+NO_PAST = Past()
+
+
+@dataclass(frozen=True, eq=False)
+class Readers:
+    """The users to rank for, u of them: queries float32 [u, 2, d]; confidence [u], 0 to 1; seeds uint64 [u].
+
+    ``personal`` [u]: where it is not, nothing is known (``confidence`` 0) and the list is the popular one, less what
+    may not be in this user's.
+    No window of a past holds an article twice.
     """
 
-    def __init__(self, dims: int, list_length: int, capacity: int = 1024) -> None:
-        self._rows: dict[str, int] = {}
-        self._free: list[int] = []
-        self.ids: list[str] = []
-        self._read: list[bytes] = []
-        self._shown: list[bytes] = []
-        self._shown_counts: list[bytes] = []
-        self.queries = np.zeros((capacity, 2, dims), np.float32)
-        self.trigger = np.zeros((capacity, dims), np.float32)
-        self.entry = np.full(capacity, np.inf, np.float32)
-        self.listed = np.zeros((capacity, list_length), np.uint64)
-        self.partition = np.full(capacity, -1, np.int32)
-        self.ranked_at = np.full(capacity, NEVER, np.int64)
+    queries: Floats
+    pasts: Sequence[Past]
+    confidence: Floats
+    seeds: NDArray[np.uint64]
+    personal: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        queries: Floats,
+        pasts: Sequence[Past],
+        *,
+        confidence: Floats | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        personal: NDArray[np.bool_] | None = None,
+    ) -> Readers:
+        """Fill in what is not given: confidence by what was read, no seeds, all personal."""
+        u = len(queries)
+        personal = np.ones(u, np.bool_) if personal is None else personal
+        if confidence is None:
+            confidence = np.fromiter((past.confidence for past in pasts), np.float32, u)
+        seeds = np.zeros(u, np.uint64) if seeds is None else seeds
+        return cls(queries, pasts, np.where(personal, confidence, np.float32(0)), seeds, personal)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.queries)
 
-    def row(self, user_id: str) -> int | None:
-        """Return the user's row, or None where there is none."""
-        return self._rows.get(user_id)
-
-    def add(self, user_id: str, partition: int) -> int:
-        """Return the user's row, made where there was none; a new one enters no list by itself."""
-        row = self._rows.get(user_id)
-        if row is not None:
-            return row
-        row = self._free.pop() if self._free else len(self.ids)
-        if row == len(self.ids):
-            self.ids.append(user_id)
-            self._read.append(b"")
-            self._shown.append(b"")
-            self._shown_counts.append(b"")
-            if row == len(self.partition):
-                self._grow()
-        self.ids[row] = user_id
-        self._rows[user_id] = row
-        self.partition[row] = partition
-        return row
-
-    def put(self, rows: Sequence[int], windows: Sequence[Windows], queries: NDArray[np.float32]) -> None:
-        """Take over states of users: their windows and ``queries`` [len(rows), 2, d]."""
-        self.queries[list(rows)] = queries
-        for row, window in zip(rows, windows, strict=True):
-            self._read[row] = window.read
-            self._shown[row] = window.shown
-            self._shown_counts[row] = window.shown_counts
-
-    def drop(self, user_id: str) -> bool:
-        """Forget a user; return whether there was one."""
-        row = self._rows.pop(user_id, None)
-        if row is None:
-            return False
-        self.ids[row] = ""
-        self._read[row] = self._shown[row] = self._shown_counts[row] = b""
-        self.queries[row] = 0.0
-        self.trigger[row] = 0.0
-        self.entry[row] = np.inf
-        self.listed[row] = 0
-        self.partition[row] = -1
-        self.ranked_at[row] = NEVER
-        self._free.append(row)
-        return True
-
-    def drop_partitions(self, partitions: Iterable[int]) -> None:
-        """Forget all users of these partitions."""
-        for row in np.flatnonzero(np.isin(self.partition, list(partitions))):
-            self.drop(self.ids[row])
-
-    def readers(self, rows: Sequence[int]) -> Readers:
-        """Return the users of ``rows`` as :func:`ranking.scoring.rank` takes them."""
+    def some(self, users: slice | NDArray[np.intp]) -> Readers:
+        """Return some of the users."""
+        numbers = np.arange(len(self))[users]
         return Readers(
-            self.queries[list(rows)],
-            [self._read[row] for row in rows],
-            [self._shown[row] for row in rows],
-            [self._shown_counts[row] for row in rows],
-        )
+            self.queries[users], [self.pasts[u] for u in numbers], self.confidence[users], self.seeds[users],
+            self.personal[users],
+        )  # fmt: skip
 
-    def note(self, rows: Sequence[int], ranked: Ranked, now_ms: int) -> None:
-        """Keep what decides whom the next publication concerns."""
-        index = list(rows)
-        self.trigger[index] = ranked.trigger
-        self.entry[index] = ranked.entry
-        self.ranked_at[index] = now_ms
+    @property
+    def read(self) -> list[bytes]:
+        return [past.read for past in self.pasts]
 
-    def relist(self, rows: Sequence[int], listed: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Make ``listed`` [len(rows), k] the present lists; return which are other than they were."""
-        index = list(rows)
-        changed: NDArray[np.bool_] = (self.listed[index] != listed).any(axis=1)
-        self.listed[index] = listed
-        return changed
+    @property
+    def shown(self) -> list[bytes]:
+        return [past.shown for past in self.pasts]
 
-    def overdue(self, before_ms: int, limit: int) -> NDArray[np.intp]:
-        """Return up to ``limit`` rows last ranked before that time, those that waited longest."""
-        rows = np.flatnonzero(self.ranked_at < before_ms)
-        if len(rows) > limit:
-            rows = rows[np.argpartition(self.ranked_at[rows], limit)[:limit]]
-        return rows
+    @property
+    def shown_counts(self) -> list[bytes]:
+        return [past.shown_counts for past in self.pasts]
 
-    def holding(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Return the rows whose present list holds one of these articles."""
-        return np.flatnonzero(np.isin(self.listed, hashes[hashes != 0]).any(axis=1))
+    @property
+    def follows(self) -> list[tuple[str, ...]]:
+        return [past.follows if personal else () for past, personal in zip(self.pasts, self.personal, strict=True)]
 
-    def _grow(self) -> None:
-        for name in ("queries", "trigger", "entry", "listed", "partition", "ranked_at"):
-            old = getattr(self, name)
-            fresh = np.full_like(old, {"entry": np.inf, "partition": -1, "ranked_at": NEVER}.get(name, 0))
-            setattr(self, name, np.concatenate([old, fresh]))
+    def recent_articles(self, most: int) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+        """Return the last different articles that each user read and did not dislike, at most ``most`` of each.
+
+        Users, in order, and 64-bit hashes, each user's oldest first.
+        """
+        recents = [past.recents if personal else b"" for past, personal in zip(self.pasts, self.personal, strict=True)]
+        entries = np.frombuffer(b"".join(recents), _RECENT)
+        users = np.repeat(np.arange(len(self)), [len(window) // _RECENT.itemsize for window in recents])
+        liked = entries["what"] >> 16 != KIND_BITS["dislike"]
+        users, articles = users[liked][::-1], entries["article"][liked][::-1]
+        first = np.sort(_first_of_each(users, articles))
+        users, articles = users[first], articles[first]
+        counts = np.bincount(users, minlength=len(self))[::-1]
+        back = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        kept = back < most
+        return users[kept][::-1], articles[kept][::-1]
+
+    def category_weights(self, now_ms: int) -> tuple[NDArray[np.intp], NDArray[np.uint64], NDArray[np.float64]]:
+        """Return users, categories as 64-bit hashes, and how much they were read, decayed to now."""
+        pairs = [past.affinities if personal else b"" for past, personal in zip(self.pasts, self.personal, strict=True)]
+        lengths = [len(window) // _AFFINITY.itemsize for window in pairs]
+        entries = np.frombuffer(b"".join(pairs), _AFFINITY)
+        ages = np.array([min(0, past.affinities_at - now_ms) for past in self.pasts], np.float64)
+        weights = entries["weight"] * np.repeat(np.exp2(ages / AFFINITY_HALF_LIFE_MS), lengths)
+        users = np.repeat(np.arange(len(self)), lengths)
+        return users, entries["category"], np.nan_to_num(weights, posinf=0.0, neginf=0.0)
+
+
+def _first_of_each(users: NDArray[np.intp], articles: NDArray[np.uint64]) -> NDArray[np.intp]:
+    order = np.lexsort((articles, users))
+    users, articles = users[order], articles[order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (users[1:] != users[:-1]) | (articles[1:] != articles[:-1])
+    return order[first]

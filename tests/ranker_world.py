@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,21 @@ from consumers.ranker_catalogue import CatalogueChange, FreshArticles
 from consumers.ranker_lists import Publication, RankerLists
 from contract.messages import POPULAR, Cause, List, Placement
 from contract.murmur2 import partition_of
-from contract.records import ArticleMeta, ArticleRecord, ArticleStats, UserRecord, Windows, encode_user
+from contract.records import (
+    KIND_BITS,
+    RECENT,
+    ArticleMeta,
+    ArticleRecord,
+    ArticleStats,
+    UserRecord,
+    Windows,
+    encode_user,
+)
 from contract.settings import Settings, load
 from contract.topics import Topics
 from encoders.articles import ArticleTable, hash64
 from encoders.decay import Decay
+from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
 
 HOUR = 3_600_000
@@ -63,13 +74,17 @@ class Row:
 
 
 def a_state(
-    interest: Vector, *, cause: Cause | None = None, read: Sequence[str] = (), shown: dict[str, int] | None = None
-) -> bytes:
+    interest: Vector, *, cause: Cause | None = None, read: Sequence[str] = (), shown: dict[str, int] | None = None,
+    recents: Sequence[str] = ("something",), follows: tuple[str, ...] = (), mutes: tuple[str, ...] = (),
+) -> bytes:  # fmt: skip
     """The value under a user's key in ``user-vectors``; both interests point the same way."""
     windows = Windows(
         read=np.array([hash64(article_id) for article_id in read], np.uint64).tobytes(),
         shown=np.array([hash64(article_id) for article_id in shown or {}], np.uint64).tobytes(),
         shown_counts=bytes((shown or {}).values()),
+        recents=b"".join(RECENT.pack(hash64(article_id), NOW, KIND_BITS["click"] << 16) for article_id in recents),
+        follows=follows,
+        mutes=mutes,
         cause=cause,
     )
     return encode_user(UserRecord(np.array([*interest, *interest], np.float32).tobytes(), 0, 1, 0, NOW, NOW, windows))
@@ -80,14 +95,19 @@ def clicked(at: int = NOW, event_id: str = "") -> Cause:
 
 
 class World:
-    """Tables of a ranker that owns ``owned``, with a clock that stands still until a test moves it."""
+    """Tables of a ranker that owns ``owned``, with a clock that stands still until a test moves it.
+
+    Rules that would hide what most tests look at are off unless ``values`` say otherwise.
+    """
 
     def __init__(self, owned: Iterable[int] = (PARTITION,), **values: object) -> None:
-        chosen = {"partitions": 2, "list_length": 3, **values}
+        plain = {"duplicate_cosine": 1.01, "diversity": 0, "exploration": 0, "holdout": 0, "category_share": 1}
+        chosen = {"partitions": 2, "list_length": 3, **plain, **values}
         self.settings: Settings = load([f"{name}={value}" for name, value in chosen.items()], environ={})
         self.table = ArticleTable(DIMS)
         self.popularity = Popularity(self.settings.partitions, 6 * HOUR)
-        self.fresh = FreshArticles(self.settings, self.table, self.popularity)
+        self.co_reads = CoReading()
+        self.fresh = FreshArticles(self.settings, self.table, self.popularity, self.co_reads)
         self.topics = Topics(self.settings, "00000000")
         self.lists = RankerLists(self.settings, self.topics, MODEL, self.fresh)
         self.own(owned)
@@ -98,11 +118,11 @@ class World:
 
     def article(
         self, article_id: str, vector: Vector, *, at: int = NOW - 1000, published_at: int = NOW - HOUR,
-        expires_at: int = 0, placement: Placement = "auto",
+        expires_at: int = 0, placement: Placement = "auto", **meta: Any,
     ) -> ArticleChange:  # fmt: skip
         """Put an article into the table; return the change for the ranker to take."""
         record = ArticleRecord(
-            np.array(vector, np.float32), published_at, expires_at, at, ArticleMeta(placement=placement)
+            np.array(vector, np.float32), published_at, expires_at, at, ArticleMeta(placement=placement, **meta)
         )
         return ArticleChange(article_id, self.table.put(article_id, record), at)
 
@@ -121,10 +141,10 @@ class World:
 
     def user(
         self, user_id: str, interest: Vector = NORTH, cause: Cause | None = None, *, partition: int = PARTITION,
-        read: Sequence[str] = (), shown: dict[str, int] | None = None,
+        **past: Any,
     ) -> None:  # fmt: skip
-        """Take in a user's state."""
-        self.take_users(Row(user_id, a_state(interest, cause=cause, read=read, shown=shown), partition))
+        """Take in a user's state; ``past`` as in :func:`a_state`."""
+        self.take_users(Row(user_id, a_state(interest, cause=cause, **past), partition))
 
     def counted(self, article_id: str, impressions: float, clicks: float, partition: int = 0) -> None:
         self.popularity.put(partition, article_id, ArticleStats(self.now, impressions, clicks))

@@ -120,7 +120,7 @@ def test_hovering_an_item_shows_the_numbers_that_add_up_to_its_score(visit: Visi
     expect(other.locator(".cause")).to_be_visible()
     assert why.locator("h3").inner_text() == item.locator(".title").inner_text()
     names = why.locator("tbody th").all_inner_texts()
-    assert names[:3] == ["Long-term interest", "Short-term interest", "Popularity"]
+    assert names[:3] == ["Long-term interest", "Short-term interest", "Like articles read"]
     assert len(names) == len(demo.feed(other.locator(".note").inner_text())["items"][0]["parts"])
     values = [float(text.replace("−", "-")) for text in why.locator("td.value").all_inner_texts()]
     *parts, score = values

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.records import ArticleStats
-from ranking.popularity import PRIOR_CLICKS, PRIOR_IMPRESSIONS, Popularity
+from ranking.popularity import PRIOR_CLICKS, PRIOR_IMPRESSIONS, RATES, Popularity, base_rate, smoothed
+from ranking.popularity import popularity as popularity_of
 
 HOUR = 3_600_000
 HALF_LIFE = 6 * HOUR
@@ -17,14 +20,20 @@ PRIOR = PRIOR_CLICKS / PRIOR_IMPRESSIONS
 
 
 def rate(popularity: Popularity, article_id: str, now_ms: int = NOW) -> float:
-    return float(popularity.click_through_rates([article_id], now_ms)[0])
+    return float(rates(popularity, [article_id], now_ms)[0])
+
+
+def rates(popularity: Popularity, article_ids: list[str], now_ms: int = NOW) -> Any:
+    """Drawn to the prior, which is what each text is said to promise here."""
+    impressions, clicks = popularity.counts(article_ids, now_ms)
+    return smoothed(impressions, clicks, np.full(len(article_ids), PRIOR))
 
 
 def test_what_nobody_saw_has_the_prior() -> None:
     popularity = Popularity(2, HALF_LIFE)
     popularity.put(0, "other", ArticleStats(NOW, 1000, 500))
-    assert popularity.click_through_rates(["unknown", "nothing"], NOW) == pytest.approx([PRIOR, PRIOR])
-    assert popularity.click_through_rates([], NOW).shape == (0,)
+    assert rates(popularity, ["unknown", "nothing"]) == pytest.approx([PRIOR, PRIOR])
+    assert popularity.counts([], NOW).shape == (2, 0)
 
 
 def test_counts_decay_by_their_half_life_until_the_time_asked_for() -> None:
@@ -64,9 +73,7 @@ def test_the_sum_over_partitions_is_one_big_partition(puts: list[tuple[int, str,
         clicks = sum(stats.clicks * k for stats, k in zip(mine, kept, strict=True))
         whole.put(0, article_id, ArticleStats(NOW, impressions, clicks))
     later = NOW + 3 * HOUR
-    assert split.click_through_rates(list("abc"), later) == pytest.approx(
-        whole.click_through_rates(list("abc"), later), rel=1e-5
-    )
+    assert split.counts(list("abc"), later) == pytest.approx(whole.counts(list("abc"), later), rel=1e-5)
 
 
 def test_a_partition_that_takes_its_counts_back_leaves_those_of_the_others() -> None:
@@ -102,6 +109,43 @@ def test_more_articles_come_and_go_than_there_was_room_for() -> None:
         PRIOR if number < 1000 and number % 3 == 0 else (number % 50 + PRIOR_CLICKS) / (100 + PRIOR_IMPRESSIONS)
         for number in range(1400)
     ]
-    rates = popularity.click_through_rates(ids, NOW)
-    assert rates.dtype == np.float32
-    assert rates == pytest.approx(expected, rel=1e-5)
+    assert rates(popularity, ids) == pytest.approx(expected, rel=1e-5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(-2, 2, width=32)), min_size=1, max_size=20))
+def test_however_few_clicked_or_many_popularity_is_bounded(articles: list[tuple[float, float, float]]) -> None:
+    impressions, clicks, appeal = (np.array(column) for column in zip(*articles, strict=True))
+    rate = base_rate(impressions, clicks)
+    assert RATES[0] <= rate <= RATES[1]
+    found = popularity_of(impressions, clicks, rate, appeal.astype(np.float32))
+    assert found.dtype == np.float32
+    assert (np.abs(found) < 17).all()
+
+
+def test_one_click_on_a_quiet_day_does_not_drown_everything_else() -> None:
+    impressions, clicks = np.full(1000, 5.0), np.zeros(1000)
+    clicks[7] = 5
+    found = popularity_of(impressions, clicks, base_rate(impressions, clicks), np.zeros(1000, np.float32))
+    assert found.argmax() == 7
+    assert 1 < found[7] < 4
+
+
+def test_popularity_grows_with_clicks_and_falls_with_impressions() -> None:
+    impressions, clicks = np.array([100.0, 100, 100, 1000]), np.array([0.0, 4, 20, 20])
+    found = popularity_of(impressions, clicks, 0.04, np.zeros(4, np.float32)).tolist()
+    assert found[0] < found[3] < found[1] < found[2]
+    assert found[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_with_few_impressions_the_text_decides_and_with_many_the_readers() -> None:
+    appeal = np.array([1.0, -1.0], np.float32)
+    nobody = popularity_of(np.zeros(2), np.zeros(2), 0.04, appeal)
+    assert nobody == pytest.approx([0, 0], abs=1e-6)
+    many = popularity_of(np.full(2, 1e6), np.full(2, 4e4), 0.04, appeal)
+    assert appeal + many == pytest.approx([0, 0], abs=0.01)
+
+
+def test_a_count_that_is_no_number_counts_nothing() -> None:
+    popularity = Popularity(1, HALF_LIFE)
+    popularity.put(0, "a", ArticleStats(NOW, float("nan"), float("inf")))
+    assert popularity.counts(["a"], NOW).tolist() == [[0], [0]]

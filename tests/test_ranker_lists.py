@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from consumers import ranker_lists
 from contract.messages import POPULAR
+from contract.records import CoReads, UserRecord, encode_user
+from encoders.articles import hash64
+from ranking.features import PARTS
 from tests.ranker_world import (
+    DIMS,
     EAST,
     NORTH,
     NOW,
@@ -64,9 +69,10 @@ def test_an_item_says_why_it_is_there(world: World) -> None:
     assert (items["north"].reason, items["north"].source) == ("interest", "similar")
     assert (items["west"].reason, items["west"].source) == ("popular", "popular")
     for item in items.values():
-        assert list(item.parts) == ["long", "short", "popularity", "freshness", "fatigue"]
+        assert list(item.parts) == list(PARTS)
         assert sum(item.parts.values()) == pytest.approx(item.score, abs=5e-4)
         assert item.score == round(item.score, 4)
+        assert item.propensity is None
 
 
 def test_the_parts_are_left_out_unless_asked_for() -> None:
@@ -214,16 +220,22 @@ def test_who_has_read_everything_gets_an_empty_list_in_place_of_the_old(world: W
     settled(world, ann=NORTH)
     everything = ["north", "north-east", "east", "west"]
     world.user("ann", NORTH, clicked(NOW + 1), read=everything)
-    assert ids(world.published()["ann"]) == []
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert (shown.items, shown.empty) == ([], "nothing_left")
     world.user("ann", NORTH, clicked(NOW + 2), read=everything)
     assert world.rank() == []
     world.take_articles(world.article("news", WEST, at=NOW + 3))
     assert ids(world.published()["ann"]) == ["news"]
 
 
-def test_without_articles_nobody_has_a_list_and_the_first_one_reaches_everybody() -> None:
+def test_without_articles_lists_are_empty_and_say_so_and_the_first_one_reaches_everybody() -> None:
     world = World()
     world.user("ann", NORTH, clicked())
+    shown = world.published()["ann"]
+    assert shown is not None
+    assert (shown.items, shown.empty) == ([], "no_articles")
+    world.user("ann", NORTH, clicked(NOW + 1))
     assert world.rank() == []
     world.take_articles(world.article("news", WEST))
     assert ids(world.published()["ann"]) == ["news"]
@@ -301,12 +313,6 @@ def test_under_overload_the_refresh_yields(world: World, monkeypatch: pytest.Mon
     assert {user_id for user_id, _ in world.lists.due(world.now)} == {"ann", "bob"}
 
 
-def test_a_ranking_in_chunks_is_that_in_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranker_lists, "SCORES_AT_ONCE", 8)
-    settled(world, a=NORTH, b=EAST, c=WEST, d=NORTH, e=EAST)
-    assert world.lists.put_off() == 0
-
-
 def test_the_popular_list_is_published_by_its_owner_alone(world: World) -> None:
     assert POPULAR not in world.published()
     world.own([POPULAR_PARTITION])
@@ -354,3 +360,103 @@ def test_a_state_that_cannot_be_read_leaves_the_list_as_it_was(world: World) -> 
     settled(world, ann=NORTH)
     world.take_users(Row("ann", b"UV but damaged"), Row("bob", a_state(EAST, cause=clicked())))
     assert world.published().keys() == {"bob"}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        encode_user(UserRecord(np.zeros(2 * DIMS + 4, np.float32).tobytes())),
+        encode_user(UserRecord(np.full(2 * DIMS, np.nan, np.float32).tobytes())),
+        encode_user(UserRecord(np.full(2 * DIMS, np.inf, np.float32).tobytes())),
+    ],
+    ids=["of another size", "not a number", "infinite"],
+)
+def test_a_state_that_cannot_be_used_leaves_the_list_as_it_was(
+    world: World, state: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    settled(world, ann=NORTH)
+    world.take_users(Row("ann", state), Row("new", state), Row("bob", a_state(EAST, cause=clicked())))
+    assert world.published().keys() == {"bob"}
+    assert [record.message for record in caplog.records] == ["unusable_state"] * 2
+
+
+def test_those_held_out_always_get_the_popular_list_less_what_they_read() -> None:
+    world = World(holdout=1, explain=True, owned=(PARTITION, POPULAR_PARTITION))
+    names = ("north", "north-east", "east", "west")
+    places = (NORTH, NORTH_EAST, EAST, WEST)
+    world.take_articles(*(world.article(name, where) for name, where in zip(names, places, strict=True)))
+    for clicks, name in enumerate(reversed(names)):
+        world.counted(name, impressions=100, clicks=10 + 5 * clicks)
+    world.later(1000)
+    world.take_articles()
+    world.user("ann", WEST, clicked())
+    world.user("bob", WEST, clicked(), read=["north"])
+    published = world.published()
+    assert ids(published["ann"]) == ids(published[POPULAR]) == ["north", "north-east", "east"]
+    assert ids(published["bob"]) == ["north-east", "east", "west"]
+    for shown in published.values():
+        assert shown is not None
+        assert shown.fallback
+        assert not any(item.parts["long"] for item in shown.items)
+
+
+def test_the_holdout_is_of_the_size_asked_for_and_the_same_in_every_process() -> None:
+    world = World(holdout=0.1)
+    world.take_articles(world.article("north", NORTH))
+    for number in range(2000):
+        world.user(f"user-{number}", NORTH, clicked())
+    held_out: set[str] = set()
+    while published := world.published():
+        held_out |= {user_id for user_id, shown in published.items() if shown is not None and shown.fallback}
+    assert 150 < len(held_out) < 250
+    assert held_out == {u for u in (f"user-{n}" for n in range(2000)) if world.fresh.rules.held_out(hash64(u))}
+
+
+def test_a_publication_reaches_those_who_follow_it_wherever_their_interest_lies(world: World) -> None:
+    settled(world, ann=NORTH, eve=NORTH)
+    world.user("ann", NORTH, clicked(NOW + 1), follows=("Ferry Union",))
+    world.published()
+    world.take_articles(world.article("news", (0.0, 0.0, 0.0, -1.0), at=NOW + 3, entities=["Ferry Union"]))
+    assert "ann" in world.lists._pending
+    items = {item.article_id: item for item in world.published()["ann"].items}  # type: ignore[union-attr]
+    assert (items["news"].reason, items["news"].source) == ("followed", "followed")
+
+
+def test_what_is_muted_is_in_no_list_of_that_user(world: World) -> None:
+    world.take_articles(world.article("match", NORTH, category="sports"))
+    world.user("ann", NORTH, clicked(), mutes=("sports",))
+    world.user("bob", NORTH, clicked())
+    published = world.published()
+    assert "match" not in ids(published["ann"])
+    assert "match" in ids(published["bob"])
+
+
+def test_what_the_publisher_blocks_or_is_in_another_language_is_in_no_list() -> None:
+    world = World(blocked='["Globex"]', languages='["en"]', list_length=9)
+    world.take_articles(
+        world.article("plain", NORTH), world.article("blocked", NORTH, source="Globex"),
+        world.article("english", NORTH, language="en"), world.article("french", NORTH, language="fr"),
+    )  # fmt: skip
+    world.user("ann", NORTH, clicked())
+    assert set(ids(world.published()["ann"])) == {"plain", "english"}
+
+
+def test_editors_put_articles_at_the_head_of_lists_or_raise_them() -> None:
+    world = World(pinned_articles=1, list_length=4, owned=(PARTITION, POPULAR_PARTITION))
+    world.take_articles(
+        world.article("north", NORTH), world.article("east", EAST),
+        world.article("pinned", WEST, placement="pinned"), world.article("boosted", (0, 0, 0, -1), placement="boosted"),
+    )  # fmt: skip
+    world.user("ann", NORTH, clicked())
+    for shown in world.published().values():
+        assert shown is not None
+        assert ids(shown)[:2] == ["pinned", "boosted"]
+        assert [item.reason for item in shown.items[:2]] == ["editors_choice"] * 2
+
+
+def test_what_was_read_together_with_the_last_article_is_a_candidate_with_that_reason(world: World) -> None:
+    now, read = world.now, np.array([hash64("west")], np.uint64).tobytes()
+    world.co_reads.put(0, hash64("north"), CoReads(now, read, np.array([50.0]).tobytes()))
+    world.user("ann", NORTH, clicked(), read=["north"], recents=["north"])
+    (first, *_) = world.published()["ann"].items  # type: ignore[union-attr]
+    assert (first.article_id, first.reason, first.source) == ("west", "read_together", "co_read")

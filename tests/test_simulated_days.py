@@ -11,6 +11,8 @@ from producers.judge import Arm
 from producers.newsroom import Newsroom
 from producers.offline import DAY_MS, START_MS, Found, Site, WordVectors, simulate_days
 from producers.simulated_users import Ints
+from ranking.ranking import Formula
+from ranking.rules import Rules
 
 NOW = 1_790_000_000_000
 Look = tuple[Ints, int, Viewed, Viewed, Found]
@@ -82,7 +84,7 @@ def test_a_day_has_a_night_and_no_list_holds_what_is_not_out_or_was_read() -> No
 def test_a_click_brings_articles_with_the_same_words_to_the_top() -> None:
     texts = ["ferry harbour quay", "bread oven flour"] * 8
     vectors = WordVectors(texts)
-    site = Site(["u"], 4)
+    site = Site(["u"], 4, Formula(rules=Rules(length=4, duplicate_cosine=1.01, diversity=0.0)))
     for index, text in enumerate(texts):
         site.publish(index, vectors(text), NOW - 1000)
     user = np.array([0])

@@ -44,8 +44,15 @@ export const cause = (kind) => CAUSES[kind] ?? words(kind);
 const REASONS = {
   interest: "Close to what this user reads",
   recent_interest: "Close to what was read just now",
+  similar_to_read: "Like an article this user read",
+  category: "From a section this user reads often",
+  read_together: "Readers of the last article went on to this",
+  followed: "About something this user follows",
   popular: "Many are reading it now",
-  new: "Published moments ago",
+  appealing: "Of a kind that readers like",
+  new: "Published lately",
+  editors_choice: "Chosen by the editors",
+  exploration: "New here: few have seen it yet",
 };
 
 export const reason = (code) => REASONS[code] ?? words(code);
@@ -53,7 +60,13 @@ export const reason = (code) => REASONS[code] ?? words(code);
 const PARTS = {
   long: "Long-term interest",
   short: "Short-term interest",
+  nearest: "Like articles read",
+  category: "Section",
+  co_reads: "Read together",
+  followed: "Followed",
   popularity: "Popularity",
+  appeal: "Appeal of its kind",
+  editor: "Editors",
   freshness: "Freshness",
   fatigue: "Seen before",
 };

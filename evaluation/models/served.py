@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.settings import Settings
-from encoders.fold_rules import STATS_HALF_LIFE_MS
+from encoders.articles import hash64
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
 from encoders.interest import long_and_short
 from evaluation.articles import Articles
 from evaluation.models.contract import Floats
-from evaluation.models.folded import DAY_MS, FoldedUsers
+from evaluation.models.folded import FoldedUsers
 from evaluation.requests import Feedback, Request
-from ranking.catalogue import Catalogue, z_scores
-from ranking.popularity import Popularity
-from ranking.scoring import Readers, Weights, rank
+from ranking.appeal import appeal_of, fit_appeal
+from ranking.catalogue import Catalogue, Facts
+from ranking.co_reading import CoReading
+from ranking.features import Weights, click_probability, score_parts, shown_counts
+from ranking.popularity import Popularity, base_rate, popularity
+from ranking.readers import NO_PAST, Past, Readers
+from ranking.rules import FREE, Rules, bars
 
 STATISTICS_MS = 1000
 """How old click-through rates may be."""
+APPEAL_MS = 60_000
 
 
 class Ranker:
-    """What a list of all fresh articles would score the candidates with; below all others what it would not list."""
+    """The probability of a click on each candidate; 0 for what would not be listed. Rules on whole lists do not apply."""
 
-    probabilities = False
+    probabilities = True
 
     def __init__(self, articles: Articles, settings: Settings) -> None:
         self._users = FoldedUsers(articles, settings)
-        self._ttl_ms = round(settings.article_ttl_days * DAY_MS)
+        self._rules = Rules.of(settings)
         self._popularity = Popularity(1, STATS_HALF_LIFE_MS)
-        self._weights = Weights()
-        self._place = np.zeros(0, np.intp)
+        self._co_reads = CoReading(CO_READS_HALF_LIFE_MS)
+        self._weights = Weights(boost=settings.boost)
+        self._appeal: NDArray[np.float64] | None = None
+        self._appeal_as_of = -APPEAL_MS
         self._catalogue: Catalogue | None = None
         self._as_of = 0
 
@@ -42,27 +51,39 @@ class Ranker:
         catalogue = self._catalogue
         assert catalogue is not None
         numbers = np.zeros(users.model.state_size, np.float32) if user is None else user.vector
-        windows = (b"", b"", b"") if user is None else (
-            user.windows.read, user.windows.shown, user.windows.shown_counts,
-        )  # fmt: skip
-        readers = Readers(long_and_short(users.model.query(numbers[None])), *([window] for window in windows))
-        ranked = rank(readers, catalogue, self._weights, len(catalogue), request.at)
-        by_place = np.full(len(catalogue) + 1, -np.inf)  # the last one: not in the catalogue
-        by_place[ranked.places[0]] = ranked.scores[0]
-        by_place[-1] = -np.inf
-        rows = users.rows(request.candidates)
-        return by_place[np.where(rows >= 0, self._place[rows], len(catalogue))]
+        past = NO_PAST if user is None else Past.of(user.windows)
+        reader = Readers.of(long_and_short(users.model.query(numbers[None])), [past])
+        places = users.rows(request.candidates)
+        found = score_parts(reader, catalogue, places[None], self._weights, request.at).sum(axis=0)[0]
+        barred = bars(reader, catalogue, shown_counts(reader, catalogue), self._rules)[0]
+        listed = (places >= 0) & catalogue.listed[places] & (barred[places] == FREE)
+        return np.where(listed, click_probability(found, catalogue), 0.0).astype(np.float64)
 
     def learn(self, feedback: Feedback) -> None:
-        for key, stats in self._users.learn(feedback).stats.items():
+        fold = self._users.learn(feedback)
+        for key, stats in fold.stats.items():
             self._popularity.put(0, key, stats)
+        for key, sums in fold.co_reads.items():
+            record = None if sums is None else sums.to_co_reads(CO_READS_HALF_LIFE_MS)
+            self._co_reads.put(0, hash64(key), record)
 
     def _refresh(self, now_ms: int) -> None:
-        table = self._users.table
-        rows = np.flatnonzero(table.listed & (table.published_at > now_ms - self._ttl_ms))
-        ids = [table.ids[row] for row in rows]
-        rates = z_scores(self._popularity.click_through_rates(ids, now_ms))
-        self._catalogue = Catalogue(ids, table.vectors[rows], table.hashes[rows], table.published_at[rows], rates)
-        self._place = np.full(len(table.listed), len(rows), np.intp)
-        self._place[rows] = np.arange(len(rows))
+        table, size = self._users.table, len(self._users.table.ids)
+        vectors, published_at = table.vectors[:size], table.published_at[:size]
+        impressions, clicks = self._popularity.counts(table.ids, now_ms)
+        rate = base_rate(impressions, clicks)
+        if now_ms - self._appeal_as_of >= APPEAL_MS:
+            self._appeal, self._appeal_as_of = fit_appeal(vectors, impressions, clicks, rate, self._appeal), now_ms
+        assert self._appeal is not None
+        appeal = appeal_of(vectors, self._appeal)
+        facts = Facts(
+            listed=table.listed[:size] & (published_at > now_ms - self._rules.ttl_ms),
+            category=np.array(table.categories, np.uint64),
+            popularity=popularity(impressions, clicks, rate, appeal),
+            appeal=appeal,
+            impressions=impressions.astype(np.float32),
+            base_rate=rate,
+            co_reads=self._co_reads,
+        )
+        self._catalogue = Catalogue(table.ids, vectors, table.hashes[:size], published_at, facts)
         self._as_of = now_ms

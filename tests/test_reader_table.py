@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from contract.records import Windows
-from ranking.readers import NEVER, OTHER, ReaderTable
-from ranking.scoring import Ranked
+from ranking.reader_table import NEVER, OTHER, SINGLY, ReaderTable
+from ranking.readers import NO_PAST, Past
 
 DIMS, LENGTH = 3, 2
+PAST = Past(read=b"r" * 8, shown=b"s" * 8, shown_counts=b"\x05", follows=("harbour",))
 
 
 def a_table(capacity: int = 4) -> ReaderTable:
@@ -17,20 +17,16 @@ def a_table(capacity: int = 4) -> ReaderTable:
 
 def put(table: ReaderTable, user_id: str, partition: int, number: float = 1.0) -> int:
     row = table.add(user_id, partition)
-    windows = Windows(read=b"r" * 8, shown=b"s" * 8, shown_counts=b"\x05")
-    table.put([row], [windows], np.full((1, 2, DIMS), number, np.float32))
+    table.put([row], [PAST], np.full((1, 2, DIMS), number, np.float32))
     table.ranked_at[row] = 0
     return row
 
 
-def ranked(users: int, entry: float) -> Ranked:
-    return Ranked(
-        places=np.zeros((users, LENGTH), np.intp),
-        scores=np.zeros((users, LENGTH), np.float32),
-        parts=np.zeros((users, LENGTH, 5), np.float32),
-        trigger=np.ones((users, DIMS), np.float32),
-        entry=np.full(users, entry, np.float32),
-    )
+LIKED = np.array([0, 11, 22], np.uint64), np.array([[9.0, 1.0, 0.0]], np.float32)
+
+
+def note(table: ReaderTable, rows: list[int], entry: float) -> None:
+    table.note(rows, np.ones((len(rows), DIMS), np.float32), np.full(len(rows), entry, np.float32), *LIKED, 77)
 
 
 def test_a_user_keeps_the_row() -> None:
@@ -56,16 +52,15 @@ def test_readers_are_what_was_put() -> None:
     rows = [put(table, "ann", 0, 1.0), put(table, "bob", 0, 2.0)]
     readers = table.readers(rows[::-1])
     assert readers.queries[:, 0, 0].tolist() == [2.0, 1.0]
-    assert readers.read == [b"r" * 8] * 2
-    assert readers.shown == [b"s" * 8] * 2
-    assert readers.shown_counts == [b"\x05"] * 2
+    assert readers.confidence.tolist() == [0, 0]
+    assert readers.pasts == [PAST] * 2
     assert table.readers([]).queries.shape == (0, 2, DIMS)
 
 
 def test_a_dropped_row_is_used_again_and_remembers_nothing() -> None:
     table = a_table()
     row = put(table, "ann", 3)
-    table.note([row], ranked(1, 0.5), 77)
+    note(table, [row], 0.5)
     table.relist([row], np.array([[8, 9]], np.uint64))
     assert table.drop("ann")
     assert not table.drop("ann")
@@ -75,10 +70,12 @@ def test_a_dropped_row_is_used_again_and_remembers_nothing() -> None:
     assert table.row("ann") is None
     assert (table.ids[row], table.partition[row], table.ranked_at[row]) == ("bob", 1, NEVER)
     assert table.entry[row] == np.inf
-    for values in (table.queries, table.trigger, table.listed):
+    for values in (table.queries, table.trigger, table.seeds):
         assert not values[row].any()
-    readers = table.readers([row])
-    assert [*readers.read, *readers.shown, *readers.shown_counts] == [b"", b"", b""]
+    assert (table.listed[row] == OTHER).all()
+    assert table.readers([row]).pasts == [NO_PAST]
+    assert table.followers(["harbour"]) == set()
+    assert not table.likings([11]).any()
 
 
 def test_dropping_partitions_leaves_the_others() -> None:
@@ -107,7 +104,7 @@ def test_free_rows_belong_to_no_partition() -> None:
 def test_the_table_grows_and_keeps_everything() -> None:
     table = a_table(capacity=2)
     rows = [put(table, f"user-{number}", number, float(number)) for number in range(5)]
-    table.note(rows, ranked(5, 0.25), 77)
+    note(table, rows, 0.25)
     last = put(table, "last", 5)
     assert table.queries[rows, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert table.partition[rows].tolist() == [0, 1, 2, 3, 4]
@@ -121,7 +118,7 @@ def test_the_table_grows_and_keeps_everything() -> None:
 def test_relisting_tells_whose_list_is_another() -> None:
     table = a_table()
     rows = [put(table, user_id, 0) for user_id in ("ann", "bob", "eve")]
-    assert table.relist(rows, np.array([[1, 2], [0, 0], [3, 0]], np.uint64)).tolist() == [True, False, True]
+    assert table.relist(rows, np.array([[1, 2], [0, 0], [3, 0]], np.uint64)).tolist() == [True] * 3
     table.listed[rows[1]] = OTHER
     again = np.array([[1, 2], [0, 0], [0, 3]], np.uint64)
     assert table.relist(rows, again).tolist() == [False, True, True]
@@ -135,6 +132,15 @@ def test_lists_are_found_by_the_articles_in_them_and_none_by_the_empty_place() -
     assert table.holding(np.array([2, 0], np.uint64)).tolist() == [rows[0]]
     assert table.holding(np.array([1, 3], np.uint64)).tolist() == rows
     assert table.holding(np.array([], np.uint64)).tolist() == []
+    assert table.holding(np.arange(2, SINGLY + 5, dtype=np.uint64)).tolist() == rows
+
+
+def test_those_who_follow_are_found_until_they_do_no_longer() -> None:
+    table = a_table()
+    rows = [put(table, user_id, 0) for user_id in ("ann", "bob")]
+    assert table.followers(["quay", "harbour"]) == set(rows)
+    table.put(rows[:1], [NO_PAST], np.zeros((1, 2, DIMS), np.float32))
+    assert table.followers(["quay", "harbour"]) == {rows[1]}
 
 
 def test_overdue_are_those_who_waited_longest() -> None:
@@ -143,3 +149,11 @@ def test_overdue_are_those_who_waited_longest() -> None:
     table.ranked_at[rows] = [50, 10, 90, 0, 30, 20]
     assert sorted(table.overdue(60, 3).tolist()) == sorted([rows[3], rows[1], rows[5]])
     assert sorted(table.overdue(60, 100).tolist()) == sorted([rows[0], rows[1], rows[3], rows[4], rows[5]])
+
+
+def test_what_a_category_is_worth_is_kept_by_user_as_the_table_grows() -> None:
+    table = a_table(capacity=2)
+    rows = [put(table, user_id, 0) for user_id in ("ann", "bob")]
+    note(table, rows[1:], 0.5)
+    put(table, "eve", 0)
+    assert table.likings([11, 22, 0, 33])[:, :3].tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]

@@ -1,0 +1,189 @@
+"""Which articles are looked at closely for each user, and where each came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking.catalogue import AUTO, Catalogue
+from ranking.features import Floats, Interests, Places, Weights, common_parts
+from ranking.readers import Readers
+
+SOURCES = ("editor", "followed", "co_read", "similar", "newest", "category", "popular")
+"""Where a candidate came from; the first of several is told."""
+EDITOR, FOLLOWED, CO_READ, SIMILAR, NEWEST, CATEGORY, POPULAR = range(len(SOURCES))
+_NONE = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How many candidates each way of finding them gives at most; ``of_category`` for each of two categories."""
+
+    similar: int = 100
+    popular: int = 30
+    of_category: int = 10
+    newest: int = 20
+    co_read: int = 20
+    followed: int = 20
+    editor: int = 20
+
+    @property
+    def total(self) -> int:
+        return (
+            self.similar + self.popular + CATEGORIES * self.of_category + self.newest + self.co_read + self.followed
+            + self.editor
+        )  # fmt: skip
+
+
+CATEGORIES = 2
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Places [u, c] in rising order (-1, at the end: none) and the number of each one's source [u, c]."""
+
+    places: Places
+    sources: NDArray[np.int8]
+
+
+def similarities(interests: Interests, catalogue: Catalogue, barred: NDArray[np.bool_]) -> Floats:
+    """Return how near each article is to each user's interests, [u, n]; -inf where it may not be in their list."""
+    scores = interests.trigger @ catalogue.vectors.T
+    scores += catalogue.closed
+    scores[barred] = -np.inf
+    return scores
+
+
+def find_candidates(
+    readers: Readers, catalogue: Catalogue, similar: Floats, co_reads: Floats, weights: Weights, amounts: Amounts,
+    now_ms: int,
+) -> Candidates:  # fmt: skip
+    """Find candidates among the articles whose ``similar`` [u, n] is not -inf; all of them where they are few.
+
+    ``co_reads`` [u, n] as of :func:`ranking.features.co_read_shares`.
+    """
+    users, listed = len(readers), len(catalogue)
+    front = _front(catalogue, weights, amounts, now_ms)
+    found = [
+        _keys(np.broadcast_to(front.editor, (users, len(front.editor))), EDITOR),
+        _keys(_followed(readers, catalogue, amounts.followed), FOLLOWED),
+        _keys(_best(co_reads, amounts.co_read, least=0.0), CO_READ),
+        _keys(_best(np.where(readers.personal[:, None], similar, -np.inf), amounts.similar), SIMILAR)
+        if listed > amounts.total
+        else _keys(np.broadcast_to(catalogue.open, (users, listed)), SIMILAR),
+        _keys(np.broadcast_to(front.newest, (users, len(front.newest))), NEWEST),
+        _keys(
+            front.by_category[_favourites(readers, catalogue, now_ms)].reshape(users, CATEGORIES * amounts.of_category),
+            CATEGORY,
+        ),
+        _keys(np.broadcast_to(front.popular, (users, len(front.popular))), POPULAR),
+    ]
+    keys = np.concatenate(found, axis=1)
+    places = keys // len(SOURCES)
+    if similar.shape[1]:
+        keys[np.isneginf(np.take_along_axis(similar, np.where(keys == _NONE, 0, places), axis=1))] = _NONE
+    keys.sort(axis=1)
+    places = keys // len(SOURCES)
+    keys[:, 1:][places[:, 1:] == places[:, :-1]] = _NONE
+    keys.sort(axis=1)
+    keys = keys[:, : int((keys != _NONE).sum(axis=1).max(initial=0))]
+    none = keys == _NONE
+    return Candidates(
+        np.where(none, -1, keys // len(SOURCES)).astype(np.intp), np.where(none, 0, keys % len(SOURCES)).astype(np.int8)
+    )
+
+
+def best_places(scores: Floats, k: int) -> Places:
+    """Return the places of the k largest scores of each row, [u, k], largest first, ties by place; k <= n."""
+    users, n = scores.shape
+    if k == n:
+        best = np.broadcast_to(np.arange(n), (users, n))
+    else:
+        least = np.partition(scores, n - k, axis=1)[:, n - k, None]
+        chosen = scores >= least
+        for user in np.flatnonzero(np.count_nonzero(chosen, axis=1) > k):  # several share the last place
+            tied = np.flatnonzero(scores[user] == least[user])
+            chosen[user, tied[len(tied) - (np.count_nonzero(chosen[user]) - k) :]] = False
+        best = np.nonzero(chosen)[1].reshape(users, k)
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1)
+
+
+@dataclass(frozen=True)
+class _Front:
+    """The same for all users: places of what editors ask for, the newest, the most popular, overall and of each
+    category [categories, m] (-1: none)."""
+
+    editor: Places
+    newest: Places
+    popular: Places
+    by_category: Places
+
+
+def _front(catalogue: Catalogue, weights: Weights, amounts: Amounts, now_ms: int) -> _Front:
+    key = weights, amounts
+    if key not in catalogue.fronts:
+        places = catalogue.open
+        common = common_parts(catalogue, weights, now_ms)[:, places].sum(axis=0)
+        published = catalogue.published_at[places]
+        by_editors = places[catalogue.placement[places] != AUTO]
+        by_editors = by_editors[np.argsort(-catalogue.published_at[by_editors], kind="stable")]
+        best = places[np.argsort(-common, kind="stable")]
+        names, numbers, _ = catalogue.categories
+        of = numbers[best]
+        order = np.argsort(of, kind="stable")
+        counts = np.bincount(of, minlength=len(names))
+        rank = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        by_category = np.full((len(names) + 1, amounts.of_category), -1, np.intp)
+        first = rank < amounts.of_category
+        by_category[of[order][first], rank[first]] = best[order][first]
+        catalogue.fronts[key] = _Front(
+            by_editors[: amounts.editor],
+            places[np.argsort(-published, kind="stable")[: amounts.newest]],
+            best[: amounts.popular],
+            by_category,
+        )
+    front: _Front = catalogue.fronts[key]
+    return front
+
+
+def _favourites(readers: Readers, catalogue: Catalogue, now_ms: int) -> Places:
+    """Return the numbers of the two categories that each user reads most, [u, 2]; the number past the last: none."""
+    names, _, _ = catalogue.categories
+    liked = np.zeros((len(readers), len(names) + 1))
+    users, hashes, weights = readers.category_weights(now_ms)
+    if len(names):
+        at = np.minimum(np.searchsorted(names, hashes), len(names) - 1)
+        known = (names[at] == hashes) & (hashes != 0)
+        liked[users[known], at[known]] = weights[known]
+    most = np.argsort(-liked, axis=1, kind="stable")[:, :CATEGORIES]
+    favourites = np.full((len(readers), CATEGORIES), len(names), np.intp)
+    favourites[:, : most.shape[1]] = np.where(np.take_along_axis(liked, most, axis=1) > 0, most, len(names))
+    return favourites
+
+
+def _followed(readers: Readers, catalogue: Catalogue, most: int) -> Places:
+    places = np.full((len(readers), most), -1, np.intp)
+    for user, labels in enumerate(readers.follows):
+        if labels:
+            found = np.unique(np.concatenate([catalogue.labels.places(label) for label in labels]))
+            found = found[catalogue.listed[found]]
+            newest = found[np.argsort(-catalogue.published_at[found], kind="stable")[:most]]
+            places[user, : len(newest)] = newest
+    return places[:, : int((places >= 0).sum(axis=1).max(initial=0))]
+
+
+def _best(scores: Floats, k: int, least: float = -np.inf) -> Places:
+    """Return the places of up to k scores above ``least``, in no order; -1 for those that are not."""
+    if np.isfinite(least) and not scores.any():
+        return np.zeros((len(scores), 0), np.intp)
+    k = min(k, scores.shape[1])
+    n = scores.shape[1]
+    best = np.argpartition(scores, n - k, axis=1)[:, n - k :] if k < n else np.broadcast_to(np.arange(n), scores.shape)
+    return np.where(np.take_along_axis(scores, best, axis=1) > least, best, -1)
+
+
+def _keys(places: Places, source: int) -> NDArray[np.int64]:
+    return np.where(places >= 0, places * len(SOURCES) + source, _NONE)

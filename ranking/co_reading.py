@@ -1,0 +1,58 @@
+"""What an article's readers read next, summed over the partitions that count it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.records import CoReads
+
+PRIOR = 2.0
+"""So many readers who went nowhere are added, so that one reader's way does not count as everybody's."""
+
+Next = tuple[NDArray[np.uint64], NDArray[np.float64]]
+
+
+class CoReading:
+    """Decayed weights by article, partition and article read next; both articles as 64-bit hashes."""
+
+    def __init__(self, half_life_ms: float = 18 * 60_000) -> None:
+        self._half_life_ms = half_life_ms
+        self._records: dict[int, dict[int, CoReads]] = {}
+        self._merged: dict[int, tuple[int, NDArray[np.uint64], NDArray[np.float64]]] = {}
+
+    def __len__(self) -> int:
+        """How many articles something was read after."""
+        return len(self._records)
+
+    def put(self, partition: int, article: int, record: CoReads | None) -> None:
+        """Replace what one partition counted after ``article``; None takes it away."""
+        self._merged.pop(article, None)
+        if record is not None:
+            self._records.setdefault(article, {})[partition] = record
+        elif article in self._records:
+            self._records[article].pop(partition, None)
+            if not self._records[article]:
+                del self._records[article]
+
+    def after(self, article: int, now_ms: int) -> Next:
+        """Return the articles read next, and the share of readers who did, smoothed."""
+        found = self._merged.get(article)
+        if found is None:
+            found = self._merged[article] = self._merge(article)
+        at, articles, weights = found
+        weights = weights * 2.0 ** (min(0, at - now_ms) / self._half_life_ms)
+        return articles, weights / (weights.sum() + PRIOR)
+
+    def _merge(self, article: int) -> tuple[int, NDArray[np.uint64], NDArray[np.float64]]:
+        records = list(self._records.get(article, {}).values())
+        if not records:
+            return 0, np.zeros(0, np.uint64), np.zeros(0)
+        at = max(record.at for record in records)
+        all_articles = np.frombuffer(b"".join(record.articles for record in records), np.uint64)
+        weights = np.concatenate(
+            [np.frombuffer(r.weights, np.float64) * 2.0 ** ((r.at - at) / self._half_life_ms) for r in records]
+        )
+        usable = np.isfinite(weights) & (weights > 0)
+        articles, numbers = np.unique(all_articles[usable], return_inverse=True)
+        return at, articles, np.bincount(numbers, weights[usable], len(articles)).astype(np.float64)

@@ -1,0 +1,214 @@
+"""The whole ranking: features of (users x candidates) -> log-odds of a click -> rules -> lists.
+
+Everything is an array over whole batches of users; nothing is kept between calls. Candidates are found
+exactly (:mod:`ranking.candidates`), scored (:mod:`ranking.features`) and put together (:mod:`ranking.rules`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking.candidates import (
+    NEWEST,
+    POPULAR,
+    SIMILAR,
+    Amounts,
+    Candidates,
+    find_candidates,
+    similarities,
+)
+from ranking.catalogue import Catalogue
+from ranking.features import (
+    ALIKE,
+    PARTS,
+    Floats,
+    Interests,
+    Places,
+    Weights,
+    category_likings,
+    co_read_shares,
+    common_parts,
+    interests_of,
+    score_parts,
+    shown_counts,
+)
+from ranking.readers import Readers
+from ranking.rules import FREE, Chosen, Rules, bars, choose
+
+CHUNK_USERS = 64
+SCORES_AT_ONCE = 4_000_000
+CONCERNED_AT_ONCE = 8_000_000
+SURPRISE = 1.0
+"""So many deviations what a product cannot know of a newcomer may lie above its mean."""
+STEEPEST = 3.0
+
+
+@dataclass(frozen=True)
+class Formula:
+    """All that a ranking goes by."""
+
+    weights: Weights = field(default_factory=Weights)
+    rules: Rules = field(default_factory=Rules)
+    amounts: Amounts = field(default_factory=Amounts)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Lists of u users: ``places`` in the catalogue [u, k] (-1: none), ``scores`` [u, k], ``parts`` [u, k, parts],
+    ``sources`` [u, k] as numbers of :data:`ranking.candidates.SOURCES`, ``propensities`` [u, k] (NaN: not drawn).
+
+    Where there is no place the score is -inf and the parts are 0. ``trigger`` [u, d], ``entry`` [u] and
+    ``likings`` [u, categories], in the order of the catalogue's, tell whom a publication concerns: :func:`concerned`.
+    """
+
+    places: Places
+    scores: Floats
+    parts: Floats
+    sources: NDArray[np.int8]
+    propensities: Floats
+    trigger: Floats
+    entry: Floats
+    likings: Floats
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How lists came about: ``barred`` [u, n], and of the candidates [u, c] parts [parts, u, c] and fates."""
+
+    barred: NDArray[np.int8]
+    candidates: Candidates
+    parts: Floats
+    chosen: Chosen
+
+
+def rank(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms: int) -> Ranked:
+    """Return the lists of all ``readers``."""
+    chunk = max(1, min(CHUNK_USERS, SCORES_AT_ONCE // max(1, len(catalogue.hashes))))
+    pieces = [
+        rank_traced(readers.some(slice(start, start + chunk)), catalogue, formula, now_ms)[0]
+        for start in range(0, max(1, len(readers)), chunk)
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    return Ranked(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Ranked.__dataclass_fields__))
+
+
+def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms: int) -> tuple[Ranked, Trace]:
+    """Return the lists of few users and how they came about."""
+    weights, rules = formula.weights, formula.rules
+    interests = interests_of(readers, catalogue, weights)
+    shown = shown_counts(readers, catalogue)
+    barred = bars(readers, catalogue, shown, rules)
+    likings = category_likings(readers, catalogue, weights, now_ms)
+    similar = similarities(interests, catalogue, barred != FREE)
+    co_reads = co_read_shares(readers, catalogue, now_ms)
+    found = find_candidates(readers, catalogue, similar, co_reads, weights, formula.amounts, now_ms)
+    few = (found.places >= 0).sum(axis=1, initial=0) < rules.length
+    if few.any() and len(catalogue) > found.places.shape[1]:
+        found = _everything(found, similar, few)
+    parts = score_parts(
+        readers, catalogue, found.places, weights, now_ms, interests=interests, co_reads=co_reads, shown=shown,
+        likings=likings,
+    )  # fmt: skip
+    scores = np.where(found.places >= 0, parts.sum(axis=0), np.float32(-np.inf))
+    chosen = choose(readers, catalogue, found.places, scores, rules, now_ms)
+    trigger, entry = _entry(readers, interests, parts, scores, chosen.least)
+    return _ranked(chosen, found, scores, parts, trigger, entry, likings), Trace(barred, found, parts, chosen)
+
+
+def concerned(
+    trigger: Floats, entry: Floats, likings: Floats, catalogue: Catalogue, places: Places, weights: Weights, now_ms: int
+) -> NDArray[np.intp]:  # fmt: skip
+    """Return [u]: the first of the articles at ``places`` [m] that would enter each user's list, -1 where none would.
+
+    ``likings`` [m, u] are what each article's category is worth to each user. It only triggers: the full ranking
+    decides.
+    """
+    vectors = catalogue.vectors[places]
+    common = common_parts(catalogue, weights, now_ms)[:, places].sum(axis=0)
+    first = np.full(len(trigger), -1, np.intp)
+    at_once = max(1, CONCERNED_AT_ONCE // max(1, len(vectors)))
+    for start in range(0, len(trigger) if len(vectors) else 0, at_once):
+        some = slice(start, start + at_once)
+        reached = trigger[some] @ vectors.T
+        reached += common
+        reached += likings[:, some].T
+        entering = reached >= entry[some, None]
+        first[some] = np.where(entering.any(axis=1), entering.argmax(axis=1), -1)
+    return first
+
+
+def _everything(found: Candidates, similar: Floats, few: NDArray[np.bool_]) -> Candidates:
+    """Let all that may be in their lists be candidates of those who have too few."""
+    allowed = np.where(few, np.isfinite(similar).sum(axis=1), 0)
+    width = max(found.places.shape[1], int(allowed.max()))
+    wider = ((0, 0), (0, width - found.places.shape[1]))
+    places, sources = np.pad(found.places, wider, constant_values=-1), np.pad(found.sources, wider)
+    for user in np.flatnonzero(few):
+        others = np.setdiff1d(np.flatnonzero(np.isfinite(similar[user])), places[user])
+        count = int((places[user] >= 0).sum())
+        places[user, count : count + len(others)] = others
+        sources[user, count : count + len(others)] = SIMILAR
+    return Candidates(places, sources)
+
+
+def _entry(
+    readers: Readers, interests: Interests, parts: Floats, scores: Floats, least: Floats
+) -> tuple[Floats, Floats]:
+    """Return ``trigger`` [u, d] and ``entry`` [u]: an article enters where ``trigger @ a`` and what is known without
+    the user's past, and the user's liking for its category, reach the entry.
+
+    How near an article is to the nearest read is no product with a vector. It is taken to be linear in ``long``, as
+    fitted over the candidates, and a newcomer to lie some deviations above that.
+    """
+    long, nearest = parts[PARTS.index("long")], parts[PARTS.index("nearest")]
+    there = np.isfinite(scores)
+    counts = np.maximum(there.sum(axis=1, initial=0), 1)
+    mean_long, mean_nearest = (np.where(there, x, 0).sum(axis=1) / counts for x in (long, nearest))
+    off = np.where(there, long - mean_long[:, None], 0)
+    variance = (off**2).sum(axis=1)
+    slope = np.divide((off * nearest).sum(axis=1), variance, out=np.zeros_like(variance), where=variance > ALIKE)
+    slope = np.clip(slope, 0, STEEPEST).astype(np.float32)
+    level = mean_nearest - slope * mean_long
+    beyond = nearest - level[:, None] - slope[:, None] * long
+    close = there & (scores >= least[:, None] - 1)
+    counts = np.maximum(close.sum(axis=1, initial=0), 1)
+    mean = np.where(close, beyond, 0).sum(axis=1) / counts
+    deviation = np.sqrt(np.where(close, (beyond - mean[:, None]) ** 2, 0).sum(axis=1) / counts)
+    scales = interests.scales * np.stack([1 + slope, np.ones_like(slope)], axis=1)
+    trigger = np.einsum("uq,uqd->ud", scales, readers.queries).astype(np.float32)
+    entry = least + (interests.means * scales).sum(axis=1) - level - (mean + SURPRISE * deviation)
+    return trigger, entry.astype(np.float32)
+
+
+def _ranked(
+    chosen: Chosen, found: Candidates, scores: Floats, parts: Floats, trigger: Floats, entry: Floats, likings: Floats
+) -> Ranked:
+    columns = chosen.columns
+    users = np.arange(len(columns))[:, None]
+    there = columns >= 0
+    if not found.places.shape[1]:
+        nothing = np.zeros((*columns.shape, len(PARTS)), np.float32)
+        return Ranked(
+            columns, np.full(columns.shape, -np.inf, np.float32), nothing, np.zeros(columns.shape, np.int8),
+            chosen.propensities, trigger, entry, likings,
+        )  # fmt: skip
+    listed = np.where(there[:, :, None], parts[:, users, columns].transpose(1, 2, 0), np.float32(0))
+    sources = found.sources[users, columns]
+    # Where all articles are candidates, they are not all similar.
+    near = listed[:, :, [PARTS.index(part) for part in ("long", "short", "nearest")]].sum(axis=2) > 0
+    liked = listed[:, :, PARTS.index("popularity")] + listed[:, :, PARTS.index("appeal")] > 0
+    sources = np.where((sources == SIMILAR) & ~near, np.where(liked, POPULAR, NEWEST), sources).astype(np.int8)
+    return Ranked(
+        places=np.where(there, found.places[users, columns], -1),
+        scores=np.where(there, scores[users, columns], np.float32(-np.inf)),
+        parts=listed,
+        sources=sources,
+        propensities=chosen.propensities,
+        trigger=trigger,
+        entry=entry,
+        likings=likings,
+    )
