@@ -54,7 +54,12 @@ class RankerLists:
     """Users of the owned partitions and their lists."""
 
     def __init__(
-        self, settings: Settings, topics: Topics, model: InterestModel, fresh: FreshArticles, formula: Formula | None = None
+        self,
+        settings: Settings,
+        topics: Topics,
+        model: InterestModel,
+        fresh: FreshArticles,
+        formula: Formula | None = None,
     ) -> None:
         self._settings = settings
         self._topics = topics
@@ -134,7 +139,8 @@ class RankerLists:
 
     def due(self, now_ms: int) -> list[tuple[str, Cause]]:
         """Return whom to rank now, the most urgent first; they wait no longer."""
-        due = self._pending.take(BATCH_USERS)
+        popular = self._popular_due(now_ms)
+        due = popular + self._pending.take(BATCH_USERS)
         if len(due) < BATCH_USERS:
             taken = {user_id for user_id, _ in due}
             due += [(user_id, cause) for user_id, cause in self._slow_refresh(now_ms) if user_id not in taken]
@@ -266,12 +272,17 @@ class RankerLists:
             for follower in self._readers.followers(catalogue.labels.of(int(place))):
                 self._pending.add(self._readers.ids[follower], cause)
 
+    def _popular_due(self, now_ms: int) -> list[tuple[str, Cause]]:
+        """The popular list, which many see, waits for nobody."""
+        if self._popular_partition not in self._owned or now_ms < self._popular_at or not len(self._fresh.catalogue):
+            return []
+        self._popular_at = now_ms + round(self._settings.popular_seconds * 1000)
+        self._readers.ranked_at[self._add_popular(self._popular_partition)] = 0
+        return [(POPULAR, Cause(kind="refresh", id="", at=now_ms))]
+
     def _slow_refresh(self, now_ms: int) -> list[tuple[str, Cause]]:
-        """Those not ranked since they were restored, those ranked longest ago, and the popular list."""
+        """Those not ranked since they were restored, and those ranked longest ago."""
         readers = self._readers
-        if self._popular_partition in self._owned and now_ms >= self._popular_at and len(self._fresh.catalogue):
-            self._popular_at = now_ms + round(self._settings.popular_seconds * 1000)
-            readers.ranked_at[self._add_popular(self._popular_partition)] = 0
         overdue = readers.overdue(now_ms - round(self._settings.refresh_seconds * 1000), REFRESH_USERS)
         return [
             (user_id, Cause(kind="start" if started else "refresh", id="", at=now_ms))

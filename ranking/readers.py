@@ -30,7 +30,6 @@ class Past(NamedTuple):
     follows: tuple[str, ...] = ()
     mutes: tuple[str, ...] = ()
 
-
     @classmethod
     def of(cls, windows: Windows) -> Past:
         return cls(*(getattr(windows, name) for name in cls._fields))

@@ -155,7 +155,8 @@ def choose(readers: Readers, catalogue: Catalogue, places: Places, scores: Float
     if not width:
         return chosen
     order = scores + _pinned_first(catalogue, places, rules)
-    shortlist = order - _crowded(catalogue.category[places], order, rules.category_cap) * _FIRST
+    crowded = _crowded(catalogue.category[places], order, rules.category_cap)
+    shortlist = np.where(crowded, order - _FIRST, order)
     lucky = np.flatnonzero(drawn.columns >= 0)
     shortlist[lucky, drawn.columns[lucky]] += _FIRST
     k = min(max(SHORTLIST, 3 * rules.length), width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def a_catalogue(
     vectors: Sequence[Sequence[float]],
     *,
     ages: Sequence[int] | None = None,
-    labels: dict[int, Sequence[str]] | None = None,
+    labels: Mapping[int, Sequence[str]] | None = None,
     co_reads: dict[int, dict[int, float]] | None = None,
     **facts: Any,
 ) -> Catalogue:

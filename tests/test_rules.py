@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from ranking.candidates import SOURCES
 from ranking.catalogue import PINNED, Catalogue
 from ranking.exploration import DAY_MS, luck, places_to_explore
 from ranking.ranking import Formula, Ranked, rank, rank_traced
-from ranking.readers import Readers
+from ranking.readers import NO_PAST, Readers
 from ranking.rules import BARS, FATES, Rules, may_be_listed
 from tests.ranking_world import HOUR, NOW, a_catalogue, a_reader
 
@@ -23,11 +25,11 @@ EAST, NEAR_EAST, NORTH, WEST, UP = (
 PLAIN = Rules(length=4, minimum=0, exploration=0.0, duplicate_cosine=1.01, diversity=0.0, fatigue_limit=None)
 
 
-def ranked(readers: Readers, catalogue: Catalogue, **rules: object) -> Ranked:
-    return rank(readers, catalogue, Formula(rules=Rules(**{**vars(PLAIN), **rules})), NOW)  # type: ignore[arg-type]
+def ranked(readers: Readers, catalogue: Catalogue, **rules: Any) -> Ranked:
+    return rank(readers, catalogue, Formula(rules=Rules(**{**vars(PLAIN), **rules})), NOW)
 
 
-def listed(readers: Readers, catalogue: Catalogue, **rules: object) -> list[int]:
+def listed(readers: Readers, catalogue: Catalogue, **rules: Any) -> list[int]:
     return [place for place in ranked(readers, catalogue, **rules).places[0].tolist() if place >= 0]
 
 
@@ -110,7 +112,7 @@ def test_diversity_puts_something_else_before_more_of_the_same() -> None:
 def some_users(count: int, confidence: float = 1.0) -> Readers:
     seeds = np.random.default_rng(5).integers(1, 2**63, count).astype(np.uint64)
     return Readers.of(
-        np.zeros((count, 2, 4), np.float32), a_reader().pasts * count,  # type: ignore[operator]
+        np.zeros((count, 2, 4), np.float32), [NO_PAST] * count,
         seeds=seeds, confidence=np.full(count, confidence, np.float32),
     )  # fmt: skip
 
@@ -120,8 +122,8 @@ NEWS = a_catalogue(
 )
 
 
-def explored(readers: Readers, now_ms: int = NOW, **rules: object) -> Ranked:
-    formula = Formula(rules=Rules(**{**vars(PLAIN), "length": 10, "exploration": 0.05, **rules}))  # type: ignore[arg-type]
+def explored(readers: Readers, now_ms: int = NOW, **rules: Any) -> Ranked:
+    formula = Formula(rules=Rules(**{**vars(PLAIN), "length": 10, "exploration": 0.05, **rules}))
     return rank(readers, NEWS, formula, now_ms)
 
 

@@ -27,7 +27,7 @@ APPEAL_MS = 60_000
 
 
 class Ranker:
-    """The probability of a click on each candidate; 0 for what would not be listed. Rules on whole lists do not apply."""
+    """The probability of a click on each candidate, 0 for what would not be listed; rules on whole lists are left out."""
 
     probabilities = True
 
