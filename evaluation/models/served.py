@@ -27,7 +27,7 @@ APPEAL_MS = 60_000
 
 
 class Ranker:
-    """The probability of a click on each candidate, 0 for what would not be listed; rules on whole lists are left out."""
+    """The probability of a click on each candidate, 0 for what would not be listed; without the rules on whole lists."""
 
     probabilities = True
 
