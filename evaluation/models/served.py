@@ -24,10 +24,11 @@ from ranking.rules import FREE, Rules, bars
 STATISTICS_MS = 1000
 """How old click-through rates may be."""
 APPEAL_MS = 60_000
+UNLISTED = 1e-6
 
 
 class Ranker:
-    """The probability of a click on each candidate, 0 for what would not be listed; without the rules on whole lists."""
+    """The probability of a click on each candidate, next to 0 for what would not be listed; no rules on whole lists."""
 
     probabilities = True
 
@@ -57,7 +58,7 @@ class Ranker:
         found = score_parts(reader, catalogue, places[None], self._weights, request.at).sum(axis=0)[0]
         barred = bars(reader, catalogue, shown_counts(reader, catalogue), self._rules)[0]
         listed = (places >= 0) & catalogue.listed[places] & (barred[places] == FREE)
-        return np.where(listed, click_probability(found, catalogue), 0.0).astype(np.float64)
+        return np.where(listed, click_probability(found, catalogue), UNLISTED).astype(np.float64)
 
     def learn(self, feedback: Feedback) -> None:
         fold = self._users.learn(feedback)
