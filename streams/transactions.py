@@ -8,7 +8,7 @@
 
 After an abort or an unknown outcome the producer is made anew: ``init_transactions`` of the same
 transactional id ends whatever the old one left open, so that the committed offsets tell what happened.
-Kafka 4.1 to 4.3 may lose that end where a broker restarts meanwhile (KAFKA-20734): the coordinator finds no
+Kafka 4.3 and 4.4 may lose that end where a broker restarts meanwhile (KAFKA-20734): the coordinator finds no
 leader for the partitions, takes them for deleted, and calls the transaction complete without having marked
 its end anywhere. Nobody can read past it then. Therefore a new producer first aborts a transaction that
 touches every partition, which ends there whatever its predecessors left.

@@ -175,7 +175,7 @@ def test_a_predecessor_that_left_a_transaction_open_is_ended_by_its_successor(me
 
 
 def test_a_transaction_whose_end_kafka_lost_is_ended_by_a_successor(tmp_path: Path) -> None:
-    """Its end came due while the only broker started again: KAFKA-20734, in Kafka 4.1 to 4.3."""
+    """Its end came due while the only broker started again: KAFKA-20734, in Kafka 4.3 and 4.4."""
     with LocalBroker.start(tmp_path / "kafka") as broker:
         settings = settings_for(broker, transaction_timeout_ms=1000)
         events, changelog = make_topic(settings, "events"), make_topic(settings, "counts")
