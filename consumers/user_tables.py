@@ -83,6 +83,7 @@ class UserTables:
             restore.read(topic, lambda record, apply=apply: apply(restored[record.partition()], record))  # type: ignore[misc]
         for partition, state in restored.items():
             if partition not in restore.damaged:
+                restore.reached(partition, state.totals.next_offset)
                 self._check_offset(state, restore.committed[partition])
                 self._partitions[partition] = state
                 self._unsettled |= state.waiting_for.keys() | state.stats.keys() | state.co_reads.keys()
@@ -104,8 +105,11 @@ class UserTables:
     def _staged(self, arrivals: Mapping[int, Sequence[Arrival]], bad: list[tuple[Record, BadRecord]]) -> Batch:
         batch = Batch(bad=bad)
         dead = defaultdict(list)
+        last = {partition: arrived[-1].offset for partition, arrived in arrivals.items()}
         for record, _ in bad:
-            dead[record.partition()].append(record.timestamp()[1])
+            partition = record.partition()
+            dead[partition].append(record.timestamp()[1])
+            last[partition] = max(last.get(partition, -1), record.offset())
         for partition, state in self._partitions.items():
             counted = state.stats, state.co_reads
             settled = [a for a in self._unsettled if a in state.waiting_for or any(a in of for of in counted)]
@@ -115,6 +119,8 @@ class UserTables:
             fold.settle(sorted(a for a in settled if self._settles(a)))
             fold.take(arrivals.get(partition, ()))
             fold.count_dead(dead.get(partition, ()))
+            if partition in last:
+                fold.totals.next_offset = last[partition] + 1
             fold.finish()
             if fold.changed:
                 batch.folds[partition] = fold

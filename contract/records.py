@@ -141,7 +141,8 @@ class PartitionTotals(msgspec.Struct, omit_defaults=True):
     """What became of all records read from one partition of ``user-events``.
 
     read = folded + waiting + duplicate + dead; ``hash_sum`` is over the folded. ``reasons`` and ``sources``
-    are the names under which statistics are kept apart here, in the order in which they came.
+    are the names under which statistics are kept apart here, in the order in which they came. All before
+    ``next_offset`` is in them.
     """
 
     read: int = 0
@@ -154,6 +155,7 @@ class PartitionTotals(msgspec.Struct, omit_defaults=True):
     version: int = VERSION
     reasons: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    next_offset: int = 0
 
 
 class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

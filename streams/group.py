@@ -259,7 +259,8 @@ class GroupInput:
         kept = len(self._held)
         positions = self._within_the_log(committed)
         try:
-            self._restore({p: position for p, position in positions.items() if p not in self._held})
+            anew = {p: position for p, position in positions.items() if p not in self._held}
+            positions |= self._restore(anew, {p for p in anew if committed[p].token})
         except SetupError:
             if self._committed(partitions) == committed:
                 raise
@@ -278,16 +279,19 @@ class GroupInput:
     def _read_from(self, positions: dict[int, int]) -> None:
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in positions.items()])
 
-    def _restore(self, positions: dict[int, int]) -> None:
-        """Restore these partitions' tables; those that cannot be restored are ``paused`` then."""
+    def _restore(self, positions: dict[int, int], by_workers: set[int]) -> dict[int, int]:
+        """Restore these partitions' tables; those that cannot be restored are ``paused`` then.
+
+        Returns where to read on instead, where what was committed is ahead of the group's offsets.
+        """
         self._paused = {}
         if not positions:
-            return
+            return {}
         began = time.monotonic()
         self._log.info("restoring", partitions=len(positions))
 
         def restored() -> Restore:
-            restore = Restore(self._settings, positions, name=self._name, pulse=self._pulse)
+            restore = Restore(self._settings, positions, name=self._name, pulse=self._pulse, by_workers=by_workers)
             self._tables.restore(restore)
             return restore
 
@@ -303,6 +307,10 @@ class GroupInput:
                 do="write a readable record or a tombstone under the same key, or start the version that wrote it",
             )  # fmt: skip
         self._paused_ends = self._changelog_ends() if self._paused else {}
+        for partition, offset in restore.ahead.items():
+            # Seen after a hard restart of the only broker: it answered with offsets from minutes before.
+            self._log.error("offsets_lost", partition=partition, answered=positions[partition], restored=offset)
+        return restore.ahead
 
     def _committed(self, partitions: list[int]) -> dict[int, Commit]:
         if not partitions:

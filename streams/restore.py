@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from contract.errors import UnreadableState
 from contract.settings import Settings
@@ -14,17 +14,37 @@ from streams.table import read_to_end
 class Restore:
     """One restore of the partitions in ``committed``, by partition number the offset to go on from.
 
+    ``by_workers`` are those whose offset a worker committed, and nobody who set it by hand.
+
     A record that cannot be read does not end it: its partition is ``damaged`` afterwards, unless a
     later record of the same key takes its place.
     """
 
-    def __init__(self, settings: Settings, committed: Mapping[int, int], *, name: str, pulse: Pulse) -> None:
-        self.committed = committed
+    def __init__(
+        self,
+        settings: Settings,
+        committed: Mapping[int, int],
+        *,
+        name: str,
+        pulse: Pulse,
+        by_workers: Collection[int] = (),
+    ) -> None:
+        self.committed = dict(committed)
+        self.ahead: dict[int, int] = {}
+        self._by_workers = by_workers
         self.records = 0
         self._settings = settings
         self._name = f"{name}.restore"
         self._pulse = pulse
         self._unreadable: dict[tuple[str, int, bytes | None], str] = {}
+
+    def reached(self, partition: int, offset: int) -> None:
+        """Say that the changelogs hold everything before ``offset``, as the same transactions wrote it.
+
+        Where the group's offset is behind that, Kafka has lost commits: ``committed`` and ``ahead`` have it then.
+        """
+        if partition in self._by_workers and offset > self.committed[partition]:
+            self.committed[partition] = self.ahead[partition] = offset
 
     @property
     def damaged(self) -> dict[int, str]:

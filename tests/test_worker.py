@@ -212,23 +212,40 @@ def test_an_unreadable_state_pauses_its_partition_until_it_is_replaced(pipeline:
     assert folded == {f"user-{n}": 8 if n == 0 else 16 for n in range(50)}, "only the replaced state began anew"
 
 
-def test_offsets_that_were_set_back_end_the_start_with_what_to_do(pipeline: Pipeline) -> None:
-    worker = pipeline.worker("users").start()
-    pipeline.until_all_read(send_clicks(pipeline, 100))
-    assert worker.stop() == 0
+def set_back(pipeline: Pipeline, metadata: str) -> None:
+    """Commit offset 0 for partition 1."""
     consumer = make_consumer(
         pipeline.settings, name="test", group=f"{pipeline.settings.namespace}users.{pipeline.topics.generation}"
     )
 
-    def set_back() -> bool:
+    def committed() -> bool:
         try:
-            consumer.commit(offsets=[TopicPartition(pipeline.topics.user_events, 1, 0)], asynchronous=False)
+            consumer.commit(offsets=[TopicPartition(pipeline.topics.user_events, 1, 0, metadata)], asynchronous=False)
         except KafkaException:  # until the session of the stopped worker ends
             return False
         return True
 
-    await_true(set_back, "the offset is set back")
+    await_true(committed, "the offset is set back")
     consumer.close()
+
+
+def test_an_offset_that_kafka_lost_is_found_in_the_changelog(pipeline: Pipeline) -> None:
+    """As it answers after a crash: with an offset that a worker committed long before."""
+    worker = pipeline.worker("users").start()
+    sent = send_clicks(pipeline, 100)
+    pipeline.until_all_read(sent)
+    assert worker.stop() == 0
+    set_back(pipeline, "a worker's token")
+    worker.start()
+    assert [line["partition"] for line in worker.lines("offsets_lost")] == [1]
+    pipeline.until_all_read(sent + send_clicks(pipeline, 100))
+
+
+def test_offsets_that_were_set_back_end_the_start_with_what_to_do(pipeline: Pipeline) -> None:
+    worker = pipeline.worker("users").start()
+    pipeline.until_all_read(send_clicks(pipeline, 100))
+    assert worker.stop() == 0
+    set_back(pipeline, "")
     worker.start(ready=False)
     assert worker.exit_code() == 2
     assert "would read them again from 0" in worker.lines()[-1]["text"]

@@ -100,13 +100,16 @@ class Chaos:
     def finish(self) -> None:
         """End the load; blocks until everything is accounted for and the workers have ended."""
         self._load.stop()
-        self._until_accounted(self._load.sent, "the end of the load")
-        await_true(
-            lambda: sum(t.waiting for t in self._witness.totals.values()) == 0, "nothing waits any more", 60,
-            lambda: self._witness.totals,
-        )  # fmt: skip
+        try:
+            await_true(self._all_done, "all is accounted for and nothing waits", ACCOUNTED_SECONDS)
+        except AssertionError as error:  # the verdict tells what is missing
+            self._say(str(error))
         self.set_workers(0)
         self._witness.close()
+
+    def _all_done(self) -> bool:
+        waiting = sum(totals.waiting for totals in self._witness.totals.values())
+        return self._witness.read >= self._load.sent and waiting == 0
 
     def _until_accounted(self, count: int, after: str) -> None:
         await_true(
