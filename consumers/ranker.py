@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.article_view import ArticleView
 from consumers.ranker_catalogue import FreshArticles
-from consumers.ranker_counts import take_co_reads, take_stats
+from consumers.ranker_counts import GroupCounts, take_co_reads, take_stats
 from consumers.ranker_lists import Publication, RankerLists
 from contract.errors import TransactionFailed
 from contract.messages import encode
@@ -39,7 +39,10 @@ PUBLISH_TO_LIST = Histogram(
 )
 FRESH = Gauge("stoppress_fresh_articles", "Articles that may be listed now")
 READERS = Gauge("stoppress_ranker_users", "Users whose lists are kept here")
-PUT_OFF = Gauge("stoppress_rankings_put_off", "Users who wait for their ranking")
+PUT_OFF = Gauge("stoppress_rankings_put_off", "Users who wait for their ranking, by the kind of its cause", ["cause"])
+PUT_OFF_SECONDS = Gauge(
+    "stoppress_rankings_put_off_seconds", "How old the cause is for which the first of them waits", ["cause"]
+)
 
 
 def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, health: HealthServer) -> None:
@@ -55,7 +58,8 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
         co_reads = CoReading(CO_READS_HALF_LIFE_MS)
         lists = RankerLists(settings, topics, model, FreshArticles(settings, articles.table, popularity, co_reads))
         restored = articles.catch_up(pulse)
-        take_stats(popularity, stats.catch_up(pulse=pulse))
+        groups = GroupCounts(settings.partitions, STATS_HALF_LIFE_MS)
+        take_stats(popularity, groups, stats.catch_up(pulse=pulse))
         take_co_reads(co_reads, next_reads.catch_up(pulse=pulse))
         lists.take_articles(restored, _now_ms())
         changelogs = [topics.recommendations]
@@ -71,7 +75,7 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
             seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000
             records = source.consume(settings.batch_events, seconds)
             now = _now_ms()
-            take_stats(popularity, stats.poll(limit=20_000))
+            take_stats(popularity, groups, stats.poll(limit=20_000))
             take_co_reads(co_reads, next_reads.poll(limit=20_000))
             lists.take_articles(articles.poll(), now)
             if not source.assigned:
@@ -90,7 +94,7 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
                     # 4. Aborted or unknown: what was computed is dropped and read again.
                     source.reread(keep=False)
                     continue
-                _count(publications, lists)
+                _count(publications, lists, groups)
 
 
 def _rank(lists: RankerLists, now_ms: int) -> list[Publication]:
@@ -107,8 +111,9 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _count(publications: Sequence[Publication], lists: RankerLists) -> None:
+def _count(publications: Sequence[Publication], lists: RankerLists, groups: GroupCounts) -> None:
     now = _now_ms()
+    groups.publish(now)
     for publication in publications:
         if publication.result is None:
             LISTS.labels("forget").inc()
@@ -121,4 +126,6 @@ def _count(publications: Sequence[Publication], lists: RankerLists) -> None:
             PUBLISH_TO_LIST.observe(max(0, now - cause.at) / 1000)
     READERS.set(lists.user_count())
     FRESH.set(lists.article_count())
-    PUT_OFF.set(lists.put_off())
+    for kind, (count, seconds) in lists.waiting(now).items():
+        PUT_OFF.labels(kind).set(count)
+        PUT_OFF_SECONDS.labels(kind).set(seconds)

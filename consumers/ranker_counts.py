@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+from prometheus_client import Gauge
+
 from contract.errors import UnreadableState
-from contract.records import SOURCE_PREFIX, decode_co_reads, decode_stats
+from contract.records import SOURCE_PREFIX, ArticleStats, decode_co_reads, decode_stats
 from encoders.articles import hash64
 from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
 from streams.record import Record, text_key
 from streams.worker import Log
 
+HOLDOUT, POPULAR_LIST = "holdout", "popular_list"
+"""Sources of items in the lists of those held out, and in those made for nobody; all others are in personal lists."""
+CTR = Gauge("stoppress_ctr", "Clicks per item shown in the last hours, by whose list it was in", ["group"])
+CTR_LOW = Gauge("stoppress_ctr_low", "Where the 95 % interval of it begins", ["group"])
+CTR_HIGH = Gauge("stoppress_ctr_high", "Where the 95 % interval of it ends", ["group"])
 
-def take_stats(popularity: Popularity, records: Iterable[Record]) -> None:
-    """Take over impressions and clicks of articles; what cannot be read is left out and logged."""
+
+class GroupCounts:
+    """Impressions and clicks by whose list an item was in: personal, held out, or the popular one."""
+
+    def __init__(self, partitions: int, half_life_ms: float) -> None:
+        self._counts = Popularity(partitions, half_life_ms)
+        self._sources: dict[str, None] = {}
+
+    def put(self, partition: int, source: str, stats: ArticleStats | None) -> None:
+        """Replace what one partition counted for a source."""
+        self._sources[source] = None
+        self._counts.put(partition, source, stats)
+
+    def rates(self, now_ms: int) -> dict[str, tuple[float, float, float]]:
+        """Return click-through rate and its 95 % interval by group, where anything was shown."""
+        sources = list(self._sources)
+        counted: dict[str, list[float]] = {}
+        for source, impressions, clicks in zip(sources, *self._counts.counts(sources, now_ms).tolist(), strict=True):
+            group = source if source in (HOLDOUT, POPULAR_LIST) else "personal"
+            sums = counted.setdefault(group, [0.0, 0.0])
+            sums[0] += impressions
+            sums[1] += clicks
+        return {group: wilson(*sums) for group, sums in counted.items() if sums[0] >= 1}
+
+    def publish(self, now_ms: int) -> None:
+        """Set the metrics."""
+        for group, (rate, low, high) in self.rates(now_ms).items():
+            CTR.labels(group).set(rate)
+            CTR_LOW.labels(group).set(low)
+            CTR_HIGH.labels(group).set(high)
+
+
+def wilson(shown: float, clicked: float) -> tuple[float, float, float]:
+    """Return the rate and its 95 % interval (Wilson 1927)."""
+    rate, z = min(1.0, clicked / shown), 1.96
+    middle = (rate + z * z / (2 * shown)) / (1 + z * z / shown)
+    half = z / (1 + z * z / shown) * math.sqrt(rate * (1 - rate) / shown + z * z / (4 * shown * shown))
+    return rate, max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half))
+
+
+def take_stats(popularity: Popularity, groups: GroupCounts, records: Iterable[Record]) -> None:
+    """Take over impressions and clicks of articles and sources; what cannot be read is left out and logged."""
     for record in records:
         try:
             key, value = text_key(record), record.value()
-            if not key.startswith(SOURCE_PREFIX):
-                popularity.put(record.partition(), key, None if value is None else decode_stats(value))
+            stats = None if value is None else decode_stats(value)
+            if key.startswith(SOURCE_PREFIX):
+                groups.put(record.partition(), key.removeprefix(SOURCE_PREFIX), stats)
+            else:
+                popularity.put(record.partition(), key, stats)
         except UnreadableState as error:
             _left_out(record, error)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import FreshArticles
+from consumers.ranker_counts import HOLDOUT, POPULAR_LIST
 from consumers.ranker_pending import Pending
 from contract.errors import BadRecord, UnreadableState
 from contract.messages import POPULAR, Cause, Empty, Item, List, decode
@@ -30,7 +31,7 @@ from ranking.catalogue import PINNED, Catalogue
 from ranking.features import PARTS, Weights
 from ranking.ranking import Formula, Ranked, concerned, rank
 from ranking.reader_table import NEVER, OTHER, ReaderTable
-from ranking.readers import Past
+from ranking.readers import Past, Readers
 from ranking.reasons import reasons
 from streams.record import Record, text_key
 from streams.restore import Restore
@@ -83,6 +84,10 @@ class RankerLists:
     def put_off(self) -> int:
         """How many users wait for their ranking."""
         return len(self._pending)
+
+    def waiting(self, now_ms: int) -> dict[str, tuple[int, float]]:
+        """Return by kind of cause how many wait for their ranking, and for how many seconds the first of them has."""
+        return self._pending.put_off(now_ms)
 
     def restore(self, restore: Restore) -> None:
         """Read users up to their committed offsets, and their present lists; all are ranked soon. Blocks.
@@ -163,7 +168,7 @@ class RankerLists:
         hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
         changed = np.flatnonzero(self._readers.relist(rows, hashes))
         cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)) & readers.personal[changed])
-        for i, items, fallback in zip(changed, self._items(ranked, changed), cold.tolist(), strict=True):
+        for i, items, fallback in zip(changed, self._items(ranked, readers, changed), cold.tolist(), strict=True):
             row, cause = known[i]
             user_id = self._readers.ids[row]
             empty = "" if items else self._why_empty(catalogue)
@@ -255,7 +260,7 @@ class RankerLists:
         by_hash = {hash64(cause.id): cause for cause in causes}
         for row in self._readers.holding(np.fromiter(by_hash, np.uint64, len(by_hash))):
             held = [by_hash[h] for h in self._readers.listed[row].tolist() if h in by_hash]
-            self._pending.add(self._readers.ids[row], min(held, key=lambda cause: cause.at))
+            self._pending.add(self._readers.ids[row], min(held, key=lambda cause: cause.at), urgent=True)
 
     def _trigger(self, causes: Sequence[Cause], now_ms: int) -> None:
         """Let those wait whose list one of the articles that ``causes`` name would enter, oldest first."""
@@ -291,7 +296,7 @@ class RankerLists:
             )
         ]
 
-    def _items(self, ranked: Ranked, users: NDArray[np.intp]) -> Iterator[list[Item]]:
+    def _items(self, ranked: Ranked, readers: Readers, users: NDArray[np.intp]) -> Iterator[list[Item]]:
         """Yield the items of the lists of some of the ``ranked``."""
         catalogue = self._fresh.catalogue
         names = PARTS if self._settings.explain else ()
@@ -305,13 +310,14 @@ class RankerLists:
         sources = ranked.sources[users].tolist()
         propensities = ranked.propensities[users].astype(np.float64).round(6).tolist()
         parts = ranked.parts[users, :, : len(names)].astype(np.float64).round(4).tolist()
+        lists = np.where(readers.personal, "", np.where(readers.seeds == 0, POPULAR_LIST, HOLDOUT))[users].tolist()
         for i, length in enumerate(lengths):
             yield [
                 Item(
                     article_id=catalogue.ids[places[i][j]],
                     score=scores[i][j],
                     reason=why[i][j],
-                    source=SOURCES[sources[i][j]],
+                    source=lists[i] or SOURCES[sources[i][j]],
                     propensity=propensities[i][j] if drawn[i, j] else None,
                     parts=dict(zip(names, parts[i][j], strict=True)),
                 )

@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 from contract.messages import Cause
 
+PUBLICATIONS_SHARE = 4
 PRIORITY = {"withdrawal": 0, "event": 1, "article": 2, "start": 3, "refresh": 4}
 
 
 class Pending:
-    """Users by urgency: withdrawals first, then events, then publications; within each, who came first.
+    """Users by urgency: withdrawals and editors first, then events, then publications; within each, who came first.
 
-    A user waits once, with the oldest of the causes and in the most urgent of the places that they ask for.
+    A user waits once, with the oldest of the causes and in the most urgent of the places that they ask for. However
+    many events there are, a quarter of what is left after the most urgent goes to publications, so that these do not
+    wait forever; whoever is only to be refreshed waits for everybody else.
     """
 
     def __init__(self) -> None:
@@ -26,9 +29,9 @@ class Pending:
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._causes
 
-    def add(self, user_id: str, cause: Cause) -> None:
-        """Let a user wait because of ``cause``."""
-        priority = PRIORITY[cause.kind]
+    def add(self, user_id: str, cause: Cause, *, urgent: bool = False) -> None:
+        """Let a user wait because of ``cause``; ``urgent``, before all events, whatever its kind."""
+        priority = 0 if urgent else PRIORITY[cause.kind]
         before = self._causes.get(user_id)
         if before is None or cause.at < before.at:
             self._causes[user_id] = cause
@@ -50,12 +53,30 @@ class Pending:
 
     def take(self, limit: int) -> list[tuple[str, Cause]]:
         """Return up to ``limit`` who are next, each with its cause; they wait no longer."""
+        urgent, events, publications, *others = self._queues
+        taken = self._taken(urgent, limit)
+        rest = limit - len(taken)
+        kept_free = min(len(publications), rest // PUBLICATIONS_SHARE)
+        taken += self._taken(events, rest - kept_free)
+        for queue in (publications, *others):
+            taken += self._taken(queue, limit - len(taken))
+        return taken
+
+    def put_off(self, now_ms: int) -> dict[str, tuple[int, float]]:
+        """Return by kind of cause how many wait, and for how many seconds who came first has."""
+        waiting = {}
+        for kind, queue in zip(("urgent", "event", "article", "start", "refresh"), self._queues, strict=True):
+            first = next(iter(queue), None)
+            since = now_ms if first is None else min(now_ms, self._causes[first].at)
+            waiting[kind] = len(queue), (now_ms - since) / 1000
+        return waiting
+
+    def _taken(self, queue: dict[str, None], limit: int) -> list[tuple[str, Cause]]:
         taken: list[tuple[str, Cause]] = []
-        for queue in self._queues:
-            while queue and len(taken) < limit:
-                user_id = next(iter(queue))
-                taken.append((user_id, self._causes[user_id]))
-                self.discard(user_id)
+        while queue and len(taken) < limit:
+            user_id = next(iter(queue))
+            taken.append((user_id, self._causes[user_id]))
+            self.discard(user_id)
         return taken
 
     def _leave(self, user_id: str) -> None:

@@ -398,6 +398,8 @@ def test_those_held_out_always_get_the_popular_list_less_what_they_read() -> Non
         assert shown is not None
         assert shown.fallback
         assert not any(item.parts["long"] for item in shown.items)
+    assert {item.source for item in published["bob"].items} == {"holdout"}  # type: ignore[union-attr]
+    assert {item.source for item in published[POPULAR].items} == {"popular_list"}  # type: ignore[union-attr]
 
 
 def test_the_holdout_is_of_the_size_asked_for_and_the_same_in_every_process() -> None:

@@ -82,3 +82,39 @@ def test_everybody_is_taken_once_the_most_urgent_first(asks: list[tuple[str, Cau
         for user_id, cause in taken:
             assert cause == min(waiting.pop(user_id), key=lambda c: c.at)
     assert len(pending) == len(waiting)
+
+
+def test_events_without_end_do_not_keep_publications_waiting_forever() -> None:
+    pending = Pending()
+    for number in range(1000):
+        pending.add(f"clicks {number}", a_cause("event", 5))
+    for number in range(50):
+        pending.add(f"reads {number}", a_cause("article", 5))
+    pending.add("refreshed", a_cause("refresh", 1))
+    taken = [user_id for user_id, _ in pending.take(100)]
+    assert sum(user_id.startswith("reads") for user_id in taken) == 25
+    assert sum(user_id.startswith("clicks") for user_id in taken) == 75
+    pending.take(100)
+    assert "refreshed" in pending
+    assert len(pending.take(100)) == 100
+    assert not any(f"reads {number}" in pending for number in range(50))
+
+
+def test_an_editors_change_comes_before_all_events() -> None:
+    pending = Pending()
+    pending.add("ann", a_cause("event", 1))
+    pending.add("bob", a_cause("article", 2), urgent=True)
+    assert pending.take(1) == [("bob", a_cause("article", 2))]
+
+
+def test_who_waits_is_counted_with_how_long_the_first_has() -> None:
+    pending = Pending()
+    pending.add("ann", a_cause("event", 1000))
+    pending.add("bob", a_cause("event", 2000))
+    pending.add("eve", a_cause("article", 500))
+    waiting = pending.put_off(3000)
+    assert waiting["event"] == (2, 2.0)
+    assert waiting["article"] == (1, 2.5)
+    assert waiting["refresh"] == (0, 0.0)
+    pending.take(2)
+    assert pending.put_off(3000)["event"][0] == 0

@@ -23,7 +23,7 @@ from ranking.rules import FREE, Rules, bars
 
 STATISTICS_MS = 1000
 """How old click-through rates may be."""
-APPEAL_MS = 60_000
+APPEAL_MS = 600_000
 UNLISTED = 1e-6
 
 
