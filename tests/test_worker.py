@@ -237,7 +237,7 @@ def test_an_offset_that_kafka_lost_is_found_in_the_changelog(pipeline: Pipeline)
     assert worker.stop() == 0
     set_back(pipeline, "a worker's token")
     worker.start()
-    assert [line["partition"] for line in worker.lines("offsets_lost")] == [1]
+    assert worker.await_log("offsets_lost")["partition"] == 1
     pipeline.until_all_read(sent + send_clicks(pipeline, 100))
 
 
