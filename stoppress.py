@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, run, topics, train, verify
+from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, rebuild, run, topics, train, verify
 from contract.errors import SetupError, StoppressError
 
 # A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
@@ -24,6 +24,7 @@ app.add_typer(kafka.app, name="kafka")
 app.add_typer(run.app, name="run")
 app.add_typer(produce.app, name="produce")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(export.app, name="export")
 app.add_typer(train.app, name="train")
 app.command("demo")(demo.demo)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client import Histogram
 
 from consumers.article_view import ArticleChange
-from contract.errors import BadRecord, SetupError
+from contract.errors import BadRecord, SetupError, UnreadableState
 from contract.messages import decode_event
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, PartitionTotals, decode_co_reads, decode_stats, decode_totals, decode_user
@@ -75,7 +75,7 @@ class UserTables:
         """
         restored = {p: PartitionState(p) for p in restore.committed}
         changelogs = (
-            (self._topics.user_vectors, _apply_user),
+            (self._topics.user_vectors, self._apply_user),
             (self._topics.article_stats, _apply_stats),
             (self._topics.co_reads, _apply_co_reads),
         )
@@ -134,6 +134,25 @@ class UserTables:
             fold.adopt()
         self._unsettled.clear()
 
+    def _apply_user(self, state: PartitionState, record: Record) -> None:
+        value = record.value()
+        if record.key() == PARTITION_KEY:
+            state.totals = PartitionTotals() if value is None else decode_totals(value)
+            return
+        try:
+            user = None if value is None else decode_user(value)
+            if user is not None and len(user.numbers) != 4 * self._model.state_size:
+                raise UnreadableState(
+                    f"the state has {len(user.numbers) // 4} numbers where the interest model keeps "
+                    f"{self._model.state_size}"
+                )
+        except UnreadableState as error:
+            raise UnreadableState(
+                f"{error}; `stoppress rebuild user` makes the state anew from {self._topics.user_events}, and this "
+                "worker goes on by itself then; where the user is to be forgotten, send their `forget` event before"
+            ) from None
+        state.put(text_key(record), user)
+
     def _check_offset(self, state: PartitionState, committed: int) -> None:
         last = max((user.last_offset for user in state.users.values()), default=-1)
         if last >= committed:
@@ -171,14 +190,6 @@ class UserTables:
                 "wrong_partition",
                 f"the key belongs into partition {right}, not {partition}; send with the murmur2_random partitioner",
             )
-
-
-def _apply_user(state: PartitionState, record: Record) -> None:
-    value = record.value()
-    if record.key() == PARTITION_KEY:
-        state.totals = PartitionTotals() if value is None else decode_totals(value)
-    else:
-        state.put(text_key(record), None if value is None else decode_user(value))
 
 
 def _apply_stats(state: PartitionState, record: Record) -> None:

@@ -176,7 +176,8 @@ class _System:
     def _aim(self, part: _Partition, committed: int) -> None:
         """Find up to which offset the states have taken in the log, and count what was read before."""
         waits = [offset for offsets in part.waits.values() for offset in offsets]
-        part.counted_to = max([committed, part.last_offset + 1, *(offset + 1 for offset in waits)])
+        told = part.totals[1].next_offset
+        part.counted_to = max([committed, told, part.last_offset + 1, *(offset + 1 for offset in waits)])
         while part.to_come and not self._is_to_come(part, part.to_come[0]):
             self._count(part, part.to_come.popleft())
 

@@ -108,4 +108,16 @@ def test_no_metric_is_labelled_by_an_id() -> None:
         for sample in family.samples
         for label in sample.labels
     }
-    assert labels <= {"worker", "kind", "outcome", "reason", "position", "cause", "topic", "route", "status", "le"}
+    assert labels <= {
+        "worker",
+        "kind",
+        "outcome",
+        "reason",
+        "position",
+        "cause",
+        "topic",
+        "route",
+        "status",
+        "group",
+        "le",
+    }
