@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -95,18 +95,48 @@ def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
 
 
 def require_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
-    """Raise :class:`TopicsDiffer` where a topic is missing or has another partition count.
+    """Raise :class:`TopicsDiffer` where a topic is missing, has another partition count, or would lose records.
 
-    Other settings do not keep a worker from starting; ``topics check`` reports them.
+    A topic that a broker made by itself deletes by age what a changelog has to keep. Other settings do not keep a
+    worker from starting; ``topics check`` reports them.
     """
     check_broker(settings)
-    existing = make_admin(settings).list_topics(timeout=30).topics
+    admin = make_admin(settings)
+    existing = admin.list_topics(timeout=30).topics
     for spec in specs:
         if spec.name not in existing:
             raise TopicsDiffer(f"topic {spec.name} is missing; run `stoppress topics create`")
         count = len(existing[spec.name].partitions)
         if count != spec.partitions:
             raise TopicsDiffer(_partition_count(spec, count))
+    try:
+        for spec, name, found in _settings_that_differ(admin, specs):
+            if name == "message.timestamp.type" or _removes_more(name, found, spec.config[name]):
+                how = "mend it with `stoppress topics create --alter`, or use another namespace"
+                raise TopicsDiffer(f"{_setting(spec, name, found)}; {how}")
+    except KafkaException:  # who may run a worker need not be allowed to read settings
+        return
+
+
+def _removes_more(name: str, found: str | None, wanted: str) -> bool:
+    return name == "cleanup.policy" and not set(_policies(found)) <= set(_policies(wanted))
+
+
+def _setting(spec: TopicSpec, name: str, found: str | None) -> str:
+    return f"{spec.name}: {name} is {found} where the contract says {spec.config[name]}"
+
+
+def _settings_that_differ(
+    admin: AdminClient, specs: Sequence[TopicSpec]
+) -> Iterator[tuple[TopicSpec, str, str | None]]:
+    """Yield each setting that differs: of what, its name, what it is."""
+    described = admin.describe_configs([ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs])
+    configs = {resource.name: future.result() for resource, future in described.items()}
+    for spec in specs:
+        for name, wanted in spec.config.items():
+            found = configs[spec.name][name].value
+            if _policies(found) != _policies(wanted):
+                yield spec, name, found
 
 
 def _partition_count(spec: TopicSpec, count: int) -> str:
@@ -121,22 +151,18 @@ def _differences(admin: AdminClient, specs: Sequence[TopicSpec]) -> list[tuple[s
     if not specs:
         return []
     topics = admin.list_topics(timeout=30).topics
-    described = admin.describe_configs([ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs])
+    lines: list[tuple[str, ConfigResource | None]] = [
+        (_partition_count(spec, count), None)
+        for spec in specs
+        if (count := len(topics[spec.name].partitions)) != spec.partitions
+    ]
     try:
-        configs = {resource.name: future.result() for resource, future in described.items()}
+        for spec, name, found in _settings_that_differ(admin, specs):
+            entry = ConfigEntry(name, spec.config[name], incremental_operation=AlterConfigOpType.SET)
+            change = ConfigResource(ResourceType.TOPIC, spec.name, incremental_configs=[entry])
+            lines.append((_setting(spec, name, found), change))
     except KafkaException as error:
         raise _refused("tell the topics' settings", error) from None
-    lines: list[tuple[str, ConfigResource | None]] = []
-    for spec in specs:
-        count = len(topics[spec.name].partitions)
-        if count != spec.partitions:
-            lines.append((_partition_count(spec, count), None))
-        for name, wanted in spec.config.items():
-            found = configs[spec.name][name].value
-            if _policies(found) != _policies(wanted):
-                entry = ConfigEntry(name, wanted, incremental_operation=AlterConfigOpType.SET)
-                change = ConfigResource(ResourceType.TOPIC, spec.name, incremental_configs=[entry])
-                lines.append((f"{spec.name}: {name} is {found} where the contract says {wanted}", change))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -130,6 +131,27 @@ def test_partitions_that_somebody_adds_later_are_noticed(
     await_true(lambda: partitions_of(admin, topics.recommendations) == 6, "the partitions are there")
     with pytest.raises(TopicsDiffer, match=f"{topics.recommendations} has 6 partitions where the settings say 4"):
         require_topics(settings, topics.specs())
+
+
+@pytest.mark.parametrize(
+    ("made", "config", "says"),
+    [
+        ("user_vectors", {"cleanup.policy": "delete"}, "cleanup.policy is delete where the contract says compact"),
+        ("user_events", {"message.timestamp.type": "CreateTime"}, "message.timestamp.type is CreateTime"),
+        ("user_events", {"cleanup.policy": "compact"}, "cleanup.policy is compact where the contract says delete"),
+    ],
+)
+def test_a_topic_that_would_lose_or_misdate_records_keeps_a_worker_from_starting(
+    settings: Settings, topics: Topics, made: str, config: dict[str, str], says: str
+) -> None:
+    """As a topic does that the broker or somebody else made before ``topics create`` was called."""
+    name = getattr(topics, made)
+    create_topics(settings, [replace(s, config=s.config | config) for s in topics.specs() if s.name == name])
+    create_topics(settings, topics.specs())
+    with pytest.raises(TopicsDiffer, match=f"^{re.escape(name)}: {says}.*--alter"):
+        require_topics(settings, topics.specs())
+    create_topics(settings, topics.specs(), alter=True)
+    require_topics(settings, topics.specs())
 
 
 def test_a_worker_is_told_which_topic_is_missing(settings: Settings, topics: Topics) -> None:

@@ -15,7 +15,15 @@ from tests.pipeline import pipeline_on
 
 RESTART = "restart the broker"
 KINDS = ("kill", "kill in a transaction", "kill", "stall", "kill in a restore", "term", "kill", "kill in a rebalance")
-SETTINGS = {"partitions": 6, "waiting_clicks": 512, "events_per_minute": 100_000, "transaction_timeout_ms": 5000}
+# Few transactions a second: where the group's log is longer than 16,384 records, an only broker that is killed may come
+# back with its group coordinator half loaded (docs/failure-modes.md).
+SETTINGS = {
+    "partitions": 6,
+    "waiting_clicks": 512,
+    "events_per_minute": 100_000,
+    "transaction_timeout_ms": 5000,
+    "batch_wait_ms": 100,
+}
 
 
 @dataclass(frozen=True)
