@@ -35,4 +35,4 @@ def rebuild_user_command(
     for user in users:
         typer.echo(str(rebuild_user(settings, topics, model, user)))
     if not users:
-        typer.echo("every user's state can be read")
+        typer.echo("no state is damaged")

@@ -9,7 +9,7 @@ import numpy as np
 from prometheus_client import Gauge
 
 from contract.errors import UnreadableState
-from contract.records import decode_article
+from contract.records import ArticleRecord, decode_article
 from contract.settings import Settings
 from encoders.articles import ArticleTable
 from streams.health import Pulse
@@ -36,6 +36,7 @@ class ArticleView:
     def __init__(self, settings: Settings, topic: str, *, dims: int, name: str) -> None:
         self.table = ArticleTable(dims)
         self._name = name
+        self._log = Log(name)
         self._reader = TableReader(settings, topic, name=f"{name}.articles")
 
     def catch_up(self, pulse: Pulse) -> list[ArticleChange]:
@@ -50,27 +51,36 @@ class ArticleView:
         self._reader.close()
 
     def _apply(self, records: Iterable[Record]) -> list[ArticleChange]:
-        applied = [self._apply_one(record) for record in records]
-        changes = [change for change in applied if change is not None]
+        changes = []
+        for record in records:
+            try:
+                changes.append(self._apply_one(record))
+            except UnreadableState as error:  # what was there before stays, and clicks on what is new wait
+                place = f"{record.topic()}[{record.partition()}]@{record.offset()}"
+                self._log.error("unusable_vector", record=place, what=f"{error}; left out")
         if changes:
             ARTICLES.labels(self._name).set(len(self.table))
         return changes
 
-    def _apply_one(self, record: Record) -> ArticleChange | None:
+    def _apply_one(self, record: Record) -> ArticleChange:
         article_id = text_key(record)
         value = record.value()
         if value is None:
             self.table.withdraw(article_id)
             at = dict(record.headers() or []).get(CAUSE_HEADER)
             return ArticleChange(article_id, None, int(at) if at else record.timestamp()[1])
-        article = decode_article(value)
-        if len(article.vector) != self.table.dims:
-            raise UnreadableState(
-                f"{record.topic()} has a vector of {len(article.vector)} numbers where this generation has "
-                f"{self.table.dims}; something else than the articles worker wrote it"
-            )
-        if not np.isfinite(article.vector).all():
-            place = f"{record.topic()}[{record.partition()}]@{record.offset()}"
-            Log(self._name).error("unusable_vector", record=place, what="not all of its numbers are finite; left out")
-            return None
+        article = vector_of(record, self.table.dims)
         return ArticleChange(article_id, self.table.put(article_id, article), article.cause_at)
+
+
+def vector_of(record: Record, dims: int) -> ArticleRecord:
+    """Return what a record that is no tombstone says. Raises :class:`UnreadableState`."""
+    article = decode_article(record.value() or b"")
+    if len(article.vector) != dims:
+        raise UnreadableState(
+            f"{record.topic()} has a vector of {len(article.vector)} numbers where this generation has {dims}; "
+            "something else than the articles worker wrote it"
+        )
+    if not np.isfinite(article.vector).all():
+        raise UnreadableState("not all of its numbers are finite")
+    return article

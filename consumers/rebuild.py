@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
-from contract.errors import BadRecord, StoppressError, UnreadableState
+from consumers.article_view import vector_of
+from contract.errors import BadRecord, NewerState, StoppressError, UnreadableState
 from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_event
 from contract.murmur2 import partition_of
 from contract.records import (
     PARTITION_KEY,
     PartitionTotals,
     UserRecord,
-    decode_article,
     decode_totals,
     decode_user,
     encode_plain,
@@ -62,18 +62,26 @@ class Rebuilt:
 
 
 def unreadable_users(settings: Settings, topics: Topics, model: InterestModel) -> list[str]:
-    """Return whose newest state cannot be read; reads all of ``user-vectors``."""
+    """Return whose newest state cannot be read by any version; reads all of ``user-vectors``."""
     unreadable: dict[str, None] = {}
     for record in read_to_end(settings, topics.user_vectors, name=NAME):
         key = text_key(record)
         unreadable.pop(key, None)
-        if key != PARTITION_KEY.decode() and isinstance(_state(record.value(), model), str):
+        try:
+            readable = key == PARTITION_KEY.decode() or not isinstance(_state(record.value(), model), str)
+        except NewerState:
+            continue
+        if not readable:
             unreadable[key] = None
     return list(unreadable)
 
 
 def rebuild_user(settings: Settings, topics: Topics, model: InterestModel, user_id: str) -> Rebuilt:
-    """Make the user's state anew, exactly once; blocks. Raises :class:`StoppressError` where nothing was changed."""
+    """Make the user's state anew, exactly once; blocks.
+
+    Raises :class:`StoppressError` where nothing was changed, :class:`NewerState` among it: what a newer version wrote
+    is that version's to read.
+    """
     group = Identity.of(settings, "users", topics.generation).group
     partition = partition_of(user_id.encode(), settings.partitions)
     with closing(_Rebuild(settings, topics, model, user_id, partition)) as rebuild:
@@ -145,11 +153,12 @@ class _Rebuild:
         for record in self._states.catch_up():
             self._take_state(text_key(record), record.value())
         for record in self._vectors.catch_up():
-            article_id, value = text_key(record), record.value()
-            if value is None:
+            article_id = text_key(record)
+            if record.value() is None:
                 self._articles.withdraw(article_id)
-            else:
-                self._articles.put(article_id, decode_article(value))
+                continue
+            with suppress(UnreadableState):  # the worker left it out too
+                self._articles.put(article_id, vector_of(record, self._model.dims))
                 self._written[article_id] = record.timestamp()[1]
         for record in self._letters.catch_up():
             letter = read_letter(record)
@@ -251,6 +260,8 @@ def _state(value: bytes | None, model: InterestModel) -> UserRecord | str | None
         return None
     try:
         state = decode_user(value)
+    except NewerState:
+        raise
     except UnreadableState as error:
         return str(error)
     size = len(state.numbers) // 4

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client import Histogram
 
 from consumers.article_view import ArticleChange
-from contract.errors import BadRecord, SetupError, UnreadableState
+from contract.errors import BadRecord, NewerState, SetupError, UnreadableState
 from contract.messages import decode_event
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, PartitionTotals, decode_co_reads, decode_stats, decode_totals, decode_user
@@ -146,6 +146,8 @@ class UserTables:
                     f"the state has {len(user.numbers) // 4} numbers where the interest model keeps "
                     f"{self._model.state_size}"
                 )
+        except NewerState:
+            raise
         except UnreadableState as error:
             raise UnreadableState(
                 f"{error}; `stoppress rebuild user` makes the state anew from {self._topics.user_events}, and this "

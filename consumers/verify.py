@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
+from consumers.article_view import vector_of
 from consumers.event_account import Counted, Dropped, EventAccount
 from contract.errors import BadRecord, UnreadableState
 from contract.messages import ARTICLE_KINDS, Event, decode_carried, decode_event
-from contract.records import PARTITION_KEY, PartitionTotals, UserRecord, decode_article, decode_totals, decode_user
+from contract.records import PARTITION_KEY, PartitionTotals, UserRecord, decode_totals, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import ArticleTable, hash64
@@ -239,13 +240,14 @@ class _System:
     def _read_articles(self) -> list[str]:
         changed = []
         for record in self._new(self._topics.article_vectors):
-            article_id, value = text_key(record), record.value()
+            article_id = text_key(record)
             changed.append(article_id)
-            if value is None:
+            if record.value() is None:
                 self._articles.withdraw(article_id)
                 self._written.pop(article_id, None)
-            else:
-                self._articles.put(article_id, decode_article(value))
+                continue
+            with suppress(UnreadableState):  # the worker left it out too
+                self._articles.put(article_id, vector_of(record, self._model.dims))
                 self._written[article_id] = record.timestamp()[1]
         return changed
 

@@ -9,7 +9,8 @@
     │   ├── EncoderUnusable     no encoder at the path, or its files do not match their manifest
     │   └── InterestModelUnusable  no interest model at the path, not its files, or trained for another encoder
     ├── BadRecord               a record that cannot be used: becomes a dead letter
-    ├── UnreadableState         a state record that this version cannot read
+    ├── UnreadableState         a state record that cannot be read
+    │   └── NewerState          a newer version wrote it
     ├── TransactionFailed       outcome unknown or aborted: state is to be read again
     └── Fenced                  another worker took this one's place: exit code 1
 
@@ -66,6 +67,10 @@ class BadRecord(StoppressError):
 
 class UnreadableState(StoppressError):
     """A state record that is damaged or was written by a newer version."""
+
+
+class NewerState(UnreadableState):
+    """A state record that a newer version wrote."""
 
 
 class TransactionFailed(StoppressError):

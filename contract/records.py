@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import UnreadableState
+from contract.errors import NewerState, UnreadableState
 from contract.messages import Cause, Kind, Placement
 
 VERSION = 1
@@ -297,6 +297,6 @@ def _open(head: struct.Struct, magic: bytes, value: bytes) -> tuple[bytes, tuple
 
 def _check_version(version: int) -> None:
     if version > VERSION:
-        raise UnreadableState(
+        raise NewerState(
             f"the record has version {version}, this program reads up to {VERSION}; start the newer version"
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.errors import BadRecord
 from contract.messages import Cause, Event, decode_event
-from contract.records import KIND_BITS, ArticleStats, UserRecord, Waiting, Windows, recents_of
+from contract.records import KIND_BITS, ArticleStats, UserRecord, Waiting, Windows, encode_user, recents_of
 from encoders import fold as fold_module
 from encoders.articles import hash64
 from encoders.fold_rules import Absorb, FoldLimits
@@ -284,6 +284,16 @@ class TestAccounting:
         expired = [replay.take([record(9 + i, user="eve", hours=48)]).expired for i in range(4)]
         assert expired == [3, 3, 2, 0]
         assert list(replay.state.users) == ["eve"]
+
+    def test_ten_thousand_events_of_one_user_in_one_batch_are_each_folded_once_and_bounded(self) -> None:
+        kinds = ("click", "impression", "dwell", "follow", "like")
+        log: list[Op] = [published(article_id) for article_id in ARTICLES]
+        log += [record(i, kinds[i % 5], f"a{i % 5}", hours=i / 1000, event_id=f"e{i}") for i in range(10_000)]
+        whole, cut = Replay(WIDE).run(log), Replay(WIDE).run(log, range(0, 10_000, 999))
+        assert whole.state.totals.folded == whole.state.users["ann"].folded == 10_000
+        assert integers(whole.state) == integers(cut.state)
+        assert_same_vectors(whole.state, cut.state)
+        assert len(encode_user(whole.state.users["ann"])) < 10_000
 
     def test_a_restored_state_knows_who_was_away_longest(self) -> None:
         replay = Replay(FoldLimits(user_ttl_ms=DAY), restoring=True)

@@ -123,7 +123,7 @@ def test_a_state_that_cannot_be_read_is_made_anew_and_the_paused_partition_goes_
     assert worker.metric("stoppress_partitions_paused") == 0
     assert_as_a_plain_fold(pipeline)
     assert_all_is_equal(pipeline)
-    assert rebuild(pipeline).lines == ["every user's state can be read"]
+    assert rebuild(pipeline).lines == ["no state is damaged"]
 
 
 def test_while_its_worker_is_busy_nothing_is_lost_and_nothing_counted_twice(pipeline: Pipeline) -> None:
