@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from commands import dead_letters, demo, doctor, evaluate, export, kafka, produce, rebuild, run, topics, train, verify
+from commands import (
+    dead_letters,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    kafka,
+    produce,
+    rebuild,
+    run,
+    topics,
+    train,
+    verify,
+)
 from contract.errors import SetupError, StoppressError
 
 # A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
@@ -27,6 +41,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(rebuild.app, name="rebuild")
 app.add_typer(export.app, name="export")
 app.add_typer(train.app, name="train")
+app.add_typer(inspect.app, name="inspect")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)

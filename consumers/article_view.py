@@ -39,7 +39,7 @@ class ArticleView:
         self._log = Log(name)
         self._reader = TableReader(settings, topic, name=f"{name}.articles")
 
-    def catch_up(self, pulse: Pulse) -> list[ArticleChange]:
+    def catch_up(self, pulse: Pulse | None = None) -> list[ArticleChange]:
         """Block until all that is in the topic now has been taken in."""
         return self._apply(self._reader.catch_up(pulse=pulse))
 
