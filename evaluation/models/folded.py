@@ -2,15 +2,17 @@
 
 Nobody knows when the articles of a history were read; it is taken to have been an hour apart, up to a day before
 the user's first request, so that they do not count as of now in what is popular. What a history or a request names
-counts as published when it is first named.
+counts as published when it is first named. In a data set without texts all vectors are zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.messages import Event, Kind, ShownItem
+from contract.messages import Event, ShownItem
 from contract.records import ArticleMeta, ArticleRecord, UserRecord
 from contract.settings import Settings
 from encoders.articles import ArticleTable
@@ -28,17 +30,26 @@ PARTITION = 0
 
 
 class FoldedUsers:
-    """The state of one partition that all events go to. Articles without a vector are not published."""
+    """The state of one partition that all events go to.
 
-    def __init__(self, articles: Articles, settings: Settings) -> None:
+    Articles without a vector are not published, where others have one.
+    """
+
+    def __init__(
+        self, articles: Articles, settings: Settings, on_fold: Callable[[Fold], None] = lambda fold: None
+    ) -> None:
+        """``on_fold`` is told of every batch, once it has become current."""
         self._articles = articles
-        self.model: InterestModel = interest_model(settings, articles.dims)
-        self.table = ArticleTable(articles.dims)
+        self._on_fold = on_fold
+        dims = articles.dims or 1
+        self.model: InterestModel = interest_model(settings, dims)
+        self.table = ArticleTable(dims)
         self.state = PartitionState(PARTITION)
         self._limits = FoldLimits.of(settings)
         self._rows: NDArray[np.intp] = np.full(1024, -1, np.intp)
+        self._begun: set[int] = set()
+        self._arrivals: list[Arrival] = []
         self._offset = 0
-        self._timestamp = 0
 
     def rows(self, articles: Indices) -> Indices:
         """Return the articles' rows in ``table``, -1 where they have no vector; publishes nothing."""
@@ -49,49 +60,63 @@ class FoldedUsers:
         """Put those into the table that are not there and have a vector; return whether there were any."""
         self._grow()
         known = self._articles
-        new = articles[(self._rows[articles] < 0) & known.has_vector[articles]]
+        new = articles[(self._rows[articles] < 0) & (known.has_vector[articles] | (known.dims == 0))]
         for article in new.tolist():
             category = known.category_names[known.categories[article]][:256]
-            record = ArticleRecord(known.vectors[article], at, 0, at, ArticleMeta(category=category))
+            vector = known.vectors[article] if known.dims else np.zeros(1, np.float32)
+            record = ArticleRecord(vector, at, 0, at, ArticleMeta(category=category))
             self._rows[article] = self.table.put(known.ids[article], record)
         return len(new) > 0
 
     def user(self, request: Request) -> UserRecord | None:
-        """Return the user's state; one who is new begins with their history."""
-        user_id = str(request.user)
-        if user_id not in self.state.users and len(request.history):
-            self.publish(request.history, request.at - DAY_MS - len(request.history) * HOUR_MS)
-            oldest = request.at - DAY_MS - len(request.history) * HOUR_MS
-            read = enumerate(request.history.tolist())
-            self._fold([self._click(request, article, oldest + n * HOUR_MS) for n, article in read], request.at)
-        return self.state.users.get(user_id)
+        """Fold what happened up to now, and return the user's state; one who is new begins with their history."""
+        self._begin(request)
+        self._fold()
+        return self.state.users.get(str(request.user))
 
-    def learn(self, feedback: Feedback) -> Fold:
-        """Fold the impression and its clicks; return what the fold staged, by now current."""
+    def learn(self, feedback: Feedback) -> None:
+        """Take in an impression and its clicks; they are folded once somebody asks for a state.
+
+        No state depends on where the events were cut into batches.
+        """
         request = feedback.request
-        self.user(request)
+        self._begin(request)
         self.publish(feedback.shown, request.at)
-        events = []
         if len(feedback.shown) > len(feedback.clicks) or request.session < 0:
             shown = [ShownItem(article_id=self._articles.ids[article]) for article in feedback.shown.tolist()]
-            events.append(self._event(request, "impression", request.at, shown=shown))
-        events += [self._click(request, article, request.at) for article in feedback.clicks.tolist()]
-        return self._fold(events, request.at)
+            self._arrive(Event(user_id=str(request.user), kind="impression", at=request.at, shown=shown), request.at)
+        for article in feedback.clicks.tolist():
+            self._click(request, article, request.at)
 
-    def _click(self, request: Request, article: int, at: int) -> Event:
-        return self._event(request, "click", at, article_id=self._articles.ids[article])
+    def _begin(self, request: Request) -> None:
+        """At a user's first appearance take in their history."""
+        if request.user in self._begun:
+            return
+        self._begun.add(request.user)
+        if len(request.history):
+            oldest = max(0, request.at - DAY_MS - len(request.history) * HOUR_MS)
+            self.publish(request.history, oldest)
+            for n, article in enumerate(request.history.tolist()):
+                self._click(request, article, oldest + n * HOUR_MS)
 
-    def _event(self, request: Request, kind: Kind, at: int, **fields: object) -> Event:
-        return Event(user_id=str(request.user), kind=kind, at=max(0, at), **fields)  # type: ignore[arg-type]
+    def _click(self, request: Request, article: int, at: int) -> None:
+        article_id = self._articles.ids[article]
+        self._arrive(Event(user_id=str(request.user), kind="click", at=at, article_id=article_id), request.at)
 
-    def _fold(self, events: list[Event], at: int) -> Fold:
+    def _arrive(self, event: Event, timestamp: int) -> None:
+        self._arrivals.append(Arrival(self._offset, timestamp, event, b""))
+        self._offset += 1
+
+    def _fold(self) -> None:
+        if not self._arrivals:
+            return
         fold = Fold(self.state, self.table, self.model, self._limits)
         fold.settle([])
-        fold.take([Arrival(self._offset + n, at, event, b"") for n, event in enumerate(events)])
+        fold.take(self._arrivals)
         fold.finish()
         fold.adopt()
-        self._offset += len(events)
-        return fold
+        self._arrivals = []
+        self._on_fold(fold)
 
     def _grow(self) -> None:
         if len(self._articles) > len(self._rows):

@@ -64,6 +64,7 @@ MODELS: dict[Task, dict[str, Make]] = {
             [(1, SequentialRules(RULES_HALF_LIFE_MS)), (1, SessionNeighbours()), (0.5, Popular(15 * MINUTE_MS))],
             over_maximum,
         ),
+        "ranker": lambda a, s, seed: Ranker(a, s),
     },
 }
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from contract.settings import Settings
 from encoders.articles import hash64
+from encoders.fold import Fold
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
 from encoders.interest import long_and_short
 from evaluation.articles import Articles
@@ -33,7 +34,7 @@ class Ranker:
     probabilities = True
 
     def __init__(self, articles: Articles, settings: Settings) -> None:
-        self._users = FoldedUsers(articles, settings)
+        self._users = FoldedUsers(articles, settings, self._count)
         self._rules = Rules.of(settings)
         self._popularity = Popularity(1, STATS_HALF_LIFE_MS)
         self._co_reads = CoReading(CO_READS_HALF_LIFE_MS)
@@ -61,7 +62,9 @@ class Ranker:
         return np.where(listed, click_probability(found, catalogue), UNLISTED).astype(np.float64)
 
     def learn(self, feedback: Feedback) -> None:
-        fold = self._users.learn(feedback)
+        self._users.learn(feedback)
+
+    def _count(self, fold: Fold) -> None:
         for key, stats in fold.stats.items():
             self._popularity.put(0, key, stats)
         for key, sums in fold.co_reads.items():
