@@ -32,7 +32,8 @@ def export_encoder_command(
     out: Annotated[Path, typer.Argument(help="the folder to write")],
     dims: Annotated[int | None, typer.Option(help="centre and project to this many dimensions")] = None,
     corpus: Annotated[
-        str | None, typer.Option(help="what the projection is learned from: JSON lines, or `topic`, the system's own")
+        str | None,
+        typer.Option(help="what the projection learns from: JSON lines, MIND's news.tsv, or `topic`, the system's own"),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="fp16 is for GPUs")] = Precision.FP32,
 ) -> None:
@@ -71,6 +72,11 @@ def _articles_in(path: Path) -> Iterator[Article]:
     from contract.errors import BadRecord
     from contract.messages import Article, decode
 
+    if path.name == "news.tsv":
+        from producers.mind import read_news
+
+        yield from (news.article(published_at=0) for news in read_news(path.parent, lambda _: None))
+        return
     number = 0
     try:
         with path.open("rb") as lines:

@@ -333,3 +333,11 @@ def test_the_command_prints_a_table_or_json(tastes: Path, vectors: Path, encoder
 )
 def test_wrong_usage_ends_with_one_line_and_code_2(tmp_path: Path, arguments: list[str], says: str) -> None:
     assert says in refused(stoppress(load(), "evaluate", str(tmp_path), *arguments))
+
+
+def test_an_encoder_can_learn_its_projection_from_the_same_news(tastes: Path, tmp_path: Path) -> None:
+    """As far as is quick: so few are refused, and counted."""
+    arguments = ["export", "encoder", "minilm", str(tmp_path / "encoder"), "--dims", "96"]
+    said = stoppress(load(), *arguments, "--corpus", str(tastes / "news.tsv"))
+    assert said.code == 2
+    assert "at least 500 different articles, the corpus has 160" in said.err

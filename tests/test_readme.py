@@ -253,7 +253,7 @@ def test_every_make_command_that_is_mentioned_is_one(text: str, clone: Clone) ->
         clone.run(line.replace("make ", "make -n ", 1))
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/evaluation.md"])
 def test_every_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     local = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("https://")]

@@ -137,7 +137,9 @@ class Chaos:
     def _stall(self, worker: Worker) -> None:
         worker.signal(signal.SIGSTOP)
         time.sleep(STALL_SECONDS)
+        before = self._handed_over(worker)
         worker.signal(signal.SIGCONT)
+        await_true(lambda: self._handed_over(worker) > before, "it hears that its session is over", 30)
 
     def _kill_in_transaction(self, worker: Worker) -> None:
         """Stopped at random moments until a transaction stays open for that, and killed there."""
@@ -165,9 +167,9 @@ class Chaos:
     def _kill_in_rebalance(self, worker: Worker) -> None:
         """One more member joins; as soon as this one has given up its partitions for that, it is killed."""
         await_true(lambda: self._owns(worker), "it owns what it can give up", 30, lambda: self._said(worker))
-        before = self._handed_over(worker)
+        before = len(worker.lines("revoked"))
         joining = self._joining.start(ready=False)
-        await_true(lambda: self._handed_over(worker) > before, "it gives up its partitions", 40)
+        worker.await_log("revoked", count=before + 1)
         worker.kill()
         worker.start()
         joining.await_ready()
