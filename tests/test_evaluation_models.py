@@ -99,6 +99,18 @@ def test_scores_belong_to_articles_not_to_places(made: tuple[Task, Model, Articl
     assert turned == pytest.approx(scores[order], rel=1e-5, abs=1e-6)
 
 
+def test_what_was_just_heard_of_can_be_ranked_at_once(made: tuple[Task, Model, Articles]) -> None:
+    task, model, _ = made
+    learned(task, model)
+    before = model.scores(a_request())
+    at = a_request().at + 1
+    request, new = a_request(at=at, user=88, session=88, first=True), np.array([2, 3])
+    model.learn(Feedback(request, new, np.array([True, False])))
+    scores = model.scores(a_request(at=at + 1, candidates=np.append(a_request().candidates, new)))
+    assert scores.shape == (len(before) + 2,)
+    assert not np.isnan(scores).any()
+
+
 def articles_like(task: Task) -> Articles:
     articles = articles_of(task)
     articles.note_seen(np.arange(ARTICLES), START_MS - HOUR_MS)

@@ -56,8 +56,8 @@ class FoldedUsers:
         self._grow()
         return self._rows[articles]
 
-    def publish(self, articles: Indices, at: int) -> bool:
-        """Put those into the table that are not there and have a vector; return whether there were any."""
+    def publish(self, articles: Indices, at: int) -> None:
+        """Put those into the table that are not there and have a vector."""
         self._grow()
         known = self._articles
         new = articles[(self._rows[articles] < 0) & (known.has_vector[articles] | (known.dims == 0))]
@@ -66,7 +66,6 @@ class FoldedUsers:
             vector = known.vectors[article] if known.dims else np.zeros(1, np.float32)
             record = ArticleRecord(vector, at, 0, at, ArticleMeta(category=category))
             self._rows[article] = self.table.put(known.ids[article], record)
-        return len(new) > 0
 
     def user(self, request: Request) -> UserRecord | None:
         """Fold what happened up to now, and return the user's state; one who is new begins with their history."""

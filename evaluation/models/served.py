@@ -47,10 +47,12 @@ class Ranker:
     def scores(self, request: Request) -> Floats:
         users = self._users
         user = users.user(request)
-        changed = users.publish(request.candidates, request.at)
-        if changed or self._catalogue is None or request.at - self._as_of > STATISTICS_MS:
-            self._refresh(request.at)
+        users.publish(request.candidates, request.at)
         catalogue = self._catalogue
+        outdated = catalogue is None or len(catalogue.hashes) != len(users.table.ids)
+        if outdated or request.at - self._as_of > STATISTICS_MS:
+            self._refresh(request.at)
+            catalogue = self._catalogue
         assert catalogue is not None
         numbers = np.zeros(users.model.state_size, np.float32) if user is None else user.vector
         past = NO_PAST if user is None else Past.of(user.windows)
