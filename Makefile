@@ -14,7 +14,7 @@ UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: help setup encoder broker browser run test test-gpu check format readme lock clean clean-encoder clean-export \
-	bench-encoder bench-users bench-articles chaos
+	bench-encoder bench-users bench-articles bench-ranker chaos
 .DELETE_ON_ERROR:
 
 help:
@@ -88,6 +88,9 @@ bench-users: setup encoder broker .venv-bench-quix/installed .venv-bench-faust/i
 
 bench-articles: setup encoder broker
 	@$(BIN)/python -m bench.articles
+
+bench-ranker: setup
+	@$(BIN)/python -m bench.ranker
 
 # Kills workers and their broker under load: a quarter of an hour. ARGS="--kills 8 --restarts 1 --seed 2" is shorter.
 chaos: setup encoder broker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counted
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 
@@ -37,6 +38,8 @@ EVENT_TO_LIST = Histogram(
 PUBLISH_TO_LIST = Histogram(
     "stoppress_publish_to_list_seconds", "From an article's Kafka timestamp to a committed list", buckets=_LATENCY
 )
+FALLBACKS = Counter("stoppress_fallback_lists_total", "Published lists that are the popular one under a user's name")
+ITEMS = Counter("stoppress_listed_items_total", "Items of published lists by the reason that they give", ["reason"])
 FRESH = Gauge("stoppress_fresh_articles", "Articles that may be listed now")
 READERS = Gauge("stoppress_ranker_users", "Users whose lists are kept here")
 PUT_OFF = Gauge("stoppress_rankings_put_off", "Users who wait for their ranking, by the kind of its cause", ["cause"])
@@ -118,6 +121,9 @@ def _count(publications: Sequence[Publication], lists: RankerLists, groups: Grou
         if publication.result is None:
             LISTS.labels("forget").inc()
             continue
+        FALLBACKS.inc(publication.result.fallback and not publication.user_id.startswith("~"))
+        for reason, count in Counted(item.reason for item in publication.result.items).items():
+            ITEMS.labels(reason).inc(count)
         cause = publication.result.cause
         LISTS.labels(cause.kind).inc()
         if cause.kind == "event":

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     category_share: float = Field(0.5, gt=0, le=1, description="of a list's places that one category may take")
     source_share: float = Field(1.0, gt=0, le=1, description="of a list's places that one source may take")
     fatigue_limit: int = Field(
-        10, ge=0, le=255, description="shown so often without a click, an article leaves a user's list; 0: never"
+        20, ge=0, le=255, description="shown so often without a click, an article leaves a user's list; 0: never"
     )
     duplicate_cosine: float = Field(
         0.95, gt=0, le=1.01, description="articles so near each other are one story, listed once; above 1: never"

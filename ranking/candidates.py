@@ -38,6 +38,8 @@ class Amounts:
 
 
 CATEGORIES = 2
+BLOCKS = 8
+"""So many blocks of scores for each that is looked for."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,33 @@ def find_candidates(
 
 
 def best_places(scores: Floats, k: int) -> Places:
-    """Return the places of the k largest scores of each row, [u, k], largest first, ties by place; k <= n."""
+    """Return the places of the k largest scores of each row, [u, k], largest first, ties by place; k <= n.
+
+    The k-th largest of the maxima of blocks is no larger than the k-th largest of all, so whatever is below it need
+    not be sorted: one pass over the scores leaves little more than k of them.
+    """
+    users, n = scores.shape
+    blocks = BLOCKS * k
+    if not users or not k or n < 4 * blocks:
+        return _sorted_places(scores, k)
+    width = n // blocks
+    maxima = scores[:, : blocks * width].reshape(users, blocks, width).max(axis=2)
+    bound = np.partition(maxima, blocks - k, axis=1)[:, blocks - k, None]
+    rows, places = np.nonzero(scores >= bound)
+    counts = np.bincount(rows, minlength=users)
+    most = int(counts.max())
+    if most > blocks:  # many are alike
+        return _sorted_places(scores, k)
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    left = np.full((users, most), -1, np.intp)
+    left[rows, columns] = places
+    values = np.full((users, most), -np.inf, np.float32)
+    values[rows, columns] = scores[rows, places]
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(left, order, axis=1)
+
+
+def _sorted_places(scores: Floats, k: int) -> Places:
     users, n = scores.shape
     if k == n:
         best = np.broadcast_to(np.arange(n), (users, n))
@@ -176,12 +204,10 @@ def _followed(readers: Readers, catalogue: Catalogue, most: int) -> Places:
 
 
 def _best(scores: Floats, k: int, least: float = -np.inf) -> Places:
-    """Return the places of up to k scores above ``least``, in no order; -1 for those that are not."""
+    """Return the places of the k largest scores, -1 for those that are not above ``least``."""
     if np.isfinite(least) and not scores.any():
         return np.zeros((len(scores), 0), np.intp)
-    k = min(k, scores.shape[1])
-    n = scores.shape[1]
-    best = np.argpartition(scores, n - k, axis=1)[:, n - k :] if k < n else np.broadcast_to(np.arange(n), scores.shape)
+    best = best_places(scores, min(k, scores.shape[1]))
     return np.where(np.take_along_axis(scores, best, axis=1) > least, best, -1)
 
 

@@ -8,7 +8,7 @@ over the listed articles times a weight times the user's confidence, which grows
 the change from popular to personal is smooth. ``co_reads`` is the share of readers of the last articles who
 read this one next, ``followed`` whether the user follows a label of it. ``popularity`` and ``appeal`` are
 explained in :mod:`ranking.popularity`; ``freshness`` halves with age; ``editor`` is a boost; ``fatigue`` grows with
-every showing that led to no click.
+the logarithm of the showings that led to no click.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Weights:
     freshness: float = 0.5
     freshness_half_life_ms: float = 6 * 3_600_000
     boost: float = 1.0
-    fatigue: float = 0.15
+    fatigue: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def score_parts(
             parts[5, user] = marked(catalogue, targets)[places[user]] * np.float32(weights.followed)
     parts[6:10] = common_parts(catalogue, weights, now_ms)[:, places]
     counts = shown_counts(readers, catalogue) if shown is None else shown
-    parts[10] = counts[users, places] * np.float32(-weights.fatigue)
+    parts[10] = np.log1p(counts[users, places]) * np.float32(-weights.fatigue)
     parts[:, places < 0] = 0
     return parts
 

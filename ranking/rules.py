@@ -46,7 +46,7 @@ class Rules:
     category_cap: int | None = None
     source_cap: int | None = None
     pinned: int = 3
-    fatigue_limit: int | None = 10
+    fatigue_limit: int | None = 20
     duplicate_cosine: float = 0.95
     diversity: float = 0.2
     exploration: float = 0.05

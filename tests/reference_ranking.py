@@ -52,7 +52,7 @@ def parts_of(
                 "appeal": weights.appeal * float(catalogue.appeal[place]),
                 "freshness": weights.freshness * 0.5 ** (age / weights.freshness_half_life_ms),
                 "editor": weights.boost * bool(catalogue.placement[place] == BOOSTED),
-                "fatigue": -weights.fatigue * shown.get(hashed, 0),
+                "fatigue": -weights.fatigue * math.log(1 + shown.get(hashed, 0)),
             }
         )
     return found

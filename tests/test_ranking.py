@@ -160,6 +160,22 @@ def test_ties_go_to_the_first_in_the_catalogue(scores: list[list[float]], k: int
         assert best[user].tolist() == sorted(range(7), key=lambda place: (-values[place], place))[:k]
 
 
+@pytest.mark.parametrize("n", [31, 64, 500, 5001])
+@pytest.mark.parametrize("values", ["all different", "a few", "nearly all the same", "mostly none"])
+def test_the_best_of_many_are_exactly_the_best(n: int, values: str) -> None:
+    draw = np.random.default_rng(n)
+    scores = draw.standard_normal((20, n)).astype(np.float32)
+    if values == "a few":
+        scores = scores.round(1)
+    elif values == "nearly all the same":
+        scores = (scores > 2.5).astype(np.float32)
+    elif values == "mostly none":
+        scores[scores < 1.5] = -np.inf
+    for k in (1, 2, 7, 30):
+        found = best_places(scores, k)
+        assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+
+
 def test_what_was_read_is_left_out_and_the_next_takes_its_place() -> None:
     catalogue = a_catalogue([(1, 0, 0, 0), (0.6, 0.8, 0, 0), (0, 1, 0, 0), (0, 0, 0, 1)])
     reader = a_reader((1, 0, 0, 0), read=(1, STRANGER))

@@ -65,7 +65,7 @@ def test_what_was_shown_often_without_a_click_sinks_and_then_leaves(count: int) 
     found = ranked(reader, catalogue, fatigue_limit=3)
     assert (0 in found.places[0]) == (count < 3)
     if count < 3:
-        assert found.parts[0, found.places[0].tolist().index(0), -1] == pytest.approx(-0.15 * count)
+        assert found.parts[0, found.places[0].tolist().index(0), -1] == pytest.approx(-0.3 * np.log(1 + count))
 
 
 def test_what_is_muted_is_left_out_whatever_kind_of_label_it_is() -> None:
