@@ -21,7 +21,7 @@ _NONE = np.iinfo(np.int64).max
 class Amounts:
     """How many candidates each way of finding them gives at most; ``of_category`` for each of two categories."""
 
-    similar: int = 100
+    similar: int = 80
     popular: int = 30
     of_category: int = 10
     newest: int = 20

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contract.records import KIND_BITS, RECENT, Windows
 
 Floats = NDArray[np.float32]
-RECENTS = 30
+RECENTS = 20
 AFFINITY_HALF_LIFE_MS = 30 * 24 * 3_600_000
 _RECENT = np.dtype([("article", "<u8"), ("at", "<i8"), ("what", "<u4")])
 _AFFINITY = np.dtype([("category", "<u8"), ("weight", "<f8")])

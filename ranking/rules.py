@@ -26,7 +26,7 @@ from ranking.features import Floats, Places, find, marked
 from ranking.readers import Readers
 
 HOUR_MS = 3_600_000
-SHORTLIST = 64
+SHORTLIST = 40
 AGAIN_AT_ONCE = 16
 FREE, READ, TIRED, MUTED = range(4)
 BARS = ("", "read", "fatigue", "muted")
@@ -159,7 +159,7 @@ def choose(readers: Readers, catalogue: Catalogue, places: Places, scores: Float
     shortlist = np.where(crowded, order - _FIRST, order)
     lucky = np.flatnonzero(drawn.columns >= 0)
     shortlist[lucky, drawn.columns[lucky]] += _FIRST
-    k = min(max(SHORTLIST, 3 * rules.length), width)
+    k = min(max(SHORTLIST, 2 * rules.length), width)
     whole = k == width
     _put_together(chosen, np.arange(users), best_places(shortlist, k), catalogue, places, order, rules, whole=whole)
     # A shortlist of much the same may leave places that others could take.
