@@ -25,7 +25,7 @@ from contract.records import PARTITION_KEY, PartitionTotals, UserRecord, decode_
 from contract.settings import Settings, load
 from contract.topics import Topics
 from demo.processes import Child, environment
-from encoders.decay import Decay
+from encoders.interest import interest_model
 from encoders.manifest import generation_of, read_manifest
 from streams.admin import create_topics
 from streams.clients import make_admin, make_consumer, make_producer
@@ -235,7 +235,7 @@ class Pipeline:
         self.settings = settings
         self._folder = folder
         manifest = read_manifest(settings.encoder)
-        self.model = Decay.of(settings, manifest.dims)
+        self.model = interest_model(settings, manifest.dims)
         self.topics = Topics(settings, generation_of(manifest, self.model.manifest()))
         self._producer = make_producer(settings, name="test")
         self._workers: list[Worker] = []

@@ -17,6 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.errors import InterestModelUnusable, SetupError
+from contract.messages import List, ShownItem, decode
+from contract.records import decode_article
 from contract.settings import load
 from encoders.decay import Decay
 from encoders.interest import InterestModel, interest_model, long_and_short
@@ -25,6 +27,8 @@ from encoders.onnx_interest import QUERY_FILE, STEP_FILE, InterestManifest, Onnx
 from export.interest.co_reads import aligned, co_read_vectors
 from export.interest.log import log_of_impressions
 from export.interest.run import train_interest
+from streams.local_broker import LocalBroker
+from tests.pipeline import pipeline_on, states_of
 
 ROOT = Path(__file__).parents[1]
 HOUR = 3_600_000.0
@@ -259,13 +263,60 @@ class TestTrained:
         assert refusal["exit_code"] == 2
         assert re.search(message, refusal["error"])
         assert sorted(path.name for path in trained.iterdir()) == [
-            "letters", "noise", "plain", "results.json", "sessions", "signal",
+            "letters", "noise", "plain", "results.json", "served", "sessions", "signal",
         ]  # fmt: skip
 
     def test_without_torch_it_says_where_torch_is(self, tmp_path: Path) -> None:
         log = log_of_impressions([], {"a": np.ones(3, np.float32)}, seed=0)
         with pytest.raises(SetupError, match=r"not installed here: torch.* \.venv-export/bin/stoppress"):
             train_interest("gru", log, tmp_path / "out")
+
+
+READ = ("Late goal sends United into the cup final", "Bond yields jump after the bank's rate decision", "A winter soup")
+OFFERED = (
+    "Striker scores twice in the derby",
+    "Inflation slows, says the bank",
+    "Bread with rye flour",
+    "Rocket launch",
+)
+
+
+@pytest.mark.timeout(900)
+def test_users_worker_and_ranker_serve_it(trained: Path, broker: LocalBroker, tmp_path: Path) -> None:
+    """The state in Kafka is the model's own of the vectors in Kafka, and the list is in the order of its query."""
+    folder = trained / "served" / "transformer"
+    with pipeline_on(broker, tmp_path, interest_model=folder, explain=True, refresh_seconds=3600) as pipeline:
+        assert isinstance(pipeline.model, OnnxInterest)
+        for title in READ + OFFERED:
+            pipeline.article(title[:8], title)
+        pipeline.start("articles", "users", "ranker")
+        pipeline.until_embedded(*(title[:8] for title in READ + OFFERED))
+        shown = [ShownItem(article_id=title[:8]) for title in OFFERED]
+        for title in READ:
+            pipeline.event("reader", "click", title[:8])
+            pipeline.event("reader", "impression", shown=shown)
+            pipeline.event("reader", "dislike", OFFERED[0][:8])
+        last = pipeline.event("reader", "like", READ[0][:8], event_id="the like")
+        pipeline.until_ranked("reader", "the like")
+
+        records = pipeline.records(pipeline.topics.article_vectors).to_the_end()
+        vectors = {m.key.decode(): decode_article(m.value).vector for m in records if m.key and m.value}
+        expected = np.zeros((1, pipeline.model.state_size), np.float32)
+        for title in (*READ, READ[0]):
+            expected = pipeline.model.step(expected, vectors[title[:8]][None], np.array([[0, 0, 1.0]]))
+        state = states_of(pipeline.records(pipeline.topics.user_vectors).to_the_end())["reader"]
+        assert state.last_offset == last.offset
+        np.testing.assert_allclose(state.vector, expected[0], atol=FLOAT32_ERROR)
+
+        lists = [m for m in pipeline.records(pipeline.topics.recommendations).to_the_end() if m.key == b"reader"]
+        found = decode(List, lists[-1].value or b"")
+        query = pipeline.model.query(expected)[0, 0]
+        near = [float(query @ vectors[item.article_id]) for item in found.items]
+        parts = [item.parts["long"] for item in found.items]
+        assert {item.article_id for item in found.items} == {title[:8] for title in OFFERED} - {OFFERED[0][:8]}
+        assert np.argsort(near).tolist() == np.argsort(parts).tolist()
+        for item in found.items:
+            assert item.parts["short"] == pytest.approx(item.parts["long"] / 2, abs=1e-3)
 
 
 class TestCoReads:

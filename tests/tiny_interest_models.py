@@ -1,7 +1,7 @@
 """Interest models trained on synthetic reads: some with a signal, some without.
 
 Run by the environment that has torch: ``python tests/tiny_interest_models.py OUT`` writes each model to OUT/signal
-and OUT/noise, some to OUT/plain and OUT/sessions, and what else was tried to OUT/results.json.
+and OUT/noise, some to OUT/plain, OUT/sessions and OUT/served, and what else was tried to OUT/results.json.
 
 The signal: an article is of one of six topics, and who reads one reads one of the next topic next. So the mean of what
 was read says nothing of it, order does.
@@ -25,6 +25,7 @@ from export.interest.run import MODELS, made, train_interest
 from export.interest.training import LENGTH, train, windows
 
 DIMS, TOPICS, ARTICLES = 16, 6, 240
+ENCODER_DIMS = 96
 USERS, READS, SHOWN = 200, 12, 10
 
 
@@ -42,13 +43,12 @@ class Click(NamedTuple):
     at: int
 
 
-def synthetic(*, signal: bool, users: int = USERS) -> ReadingLog:
+def synthetic(*, signal: bool, users: int = USERS, dims: int = DIMS) -> ReadingLog:
     """Impressions of ten articles, of which one is clicked: by the signal, or any."""
     draw = np.random.default_rng(11)
     topics = np.arange(ARTICLES) % TOPICS
-    vectors = np.linalg.qr(draw.standard_normal((DIMS, DIMS)))[0][topics] + 0.15 * draw.standard_normal(
-        (ARTICLES, DIMS)
-    )
+    axes = np.linalg.qr(draw.standard_normal((dims, dims)))[0]
+    vectors = axes[topics] + 0.15 * draw.standard_normal((ARTICLES, dims))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     impressions = []
     for user in range(users):
@@ -137,6 +137,8 @@ def main(out: Path) -> None:
         train_interest(name, noise, out / "noise" / name, epochs=3, learning_rate=1e-2, console=quiet)
     train_interest("vae", signal, out / "plain" / "vae", epochs=1, plain=True, console=quiet)
     train_interest("gan", sessions(), out / "sessions" / "gan", epochs=3, console=quiet)
+    served = synthetic(signal=True, users=80, dims=ENCODER_DIMS)
+    train_interest("transformer", served, out / "served" / "transformer", epochs=2, console=quiet)
     (out / "letters").write_text("dear")
     results: dict[str, Any] = {
         "windows": foretold(long_reads()),
