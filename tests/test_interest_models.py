@@ -180,10 +180,13 @@ class TestTrained:
         assert OnnxInterest.load(trained / "signal" / name).about.experimental == ""
 
     @pytest.mark.parametrize("name", TRAINED)
-    def test_it_finds_none_where_there_is_none_and_says_so(self, trained: Path, name: str) -> None:
-        metrics = run_of(trained / "noise" / name)["metrics"]
-        assert all(abs(row["auc"] - 0.5) < 0.04 for way, row in metrics.items() if not way.endswith("popular"))
-        doubts = OnnxInterest.load(trained / "noise" / name).about.experimental
+    def test_it_finds_none_where_there_is_none(self, trained: Path, name: str) -> None:
+        found = json.loads((trained / "results.json").read_text())["noise"][name]
+        assert len(found) == (2 if name in ("transformer", "gan") else 1)
+        assert all(abs(auc - 0.5) < 0.04 for auc in found.values()), found
+
+    def test_what_is_no_better_than_decay_says_so(self, trained: Path) -> None:
+        doubts = OnnxInterest.load(trained / "noise" / "gru").about.experimental
         assert re.match(r"with popularity, its auc on the last \d+ requests is [+-]0\.\d+ against decay's", doubts)
 
     @pytest.mark.parametrize("name", TRAINED)
@@ -285,7 +288,8 @@ OFFERED = (
 def test_users_worker_and_ranker_serve_it(trained: Path, broker: LocalBroker, tmp_path: Path) -> None:
     """The state in Kafka is the model's own of the vectors in Kafka, and the list is in the order of its query."""
     folder = trained / "served" / "transformer"
-    with pipeline_on(broker, tmp_path, interest_model=folder, explain=True, refresh_seconds=3600) as pipeline:
+    chosen = {"interest_model": folder, "explain": True, "holdout": 0, "exploration": 0}
+    with pipeline_on(broker, tmp_path, **chosen) as pipeline:
         assert isinstance(pipeline.model, OnnxInterest)
         for title in READ + OFFERED:
             pipeline.article(title[:8], title)
@@ -295,7 +299,12 @@ def test_users_worker_and_ranker_serve_it(trained: Path, broker: LocalBroker, tm
         for title in READ:
             pipeline.event("reader", "click", title[:8])
             pipeline.event("reader", "impression", shown=shown)
-            pipeline.event("reader", "dislike", OFFERED[0][:8])
+            sent = pipeline.event("reader", "dislike", OFFERED[0][:8])
+        states = pipeline.records(pipeline.topics.user_vectors)
+        states.until(
+            lambda all_: "reader" in (now := states_of(all_)) and now["reader"].last_offset == sent.offset,
+            "all is folded",
+        )
         last = pipeline.event("reader", "like", READ[0][:8], event_id="the like")
         pipeline.until_ranked("reader", "the like")
 
@@ -304,7 +313,7 @@ def test_users_worker_and_ranker_serve_it(trained: Path, broker: LocalBroker, tm
         expected = np.zeros((1, pipeline.model.state_size), np.float32)
         for title in (*READ, READ[0]):
             expected = pipeline.model.step(expected, vectors[title[:8]][None], np.array([[0, 0, 1.0]]))
-        state = states_of(pipeline.records(pipeline.topics.user_vectors).to_the_end())["reader"]
+        state = states_of(states.to_the_end())["reader"]
         assert state.last_offset == last.offset
         np.testing.assert_allclose(state.vector, expected[0], atol=FLOAT32_ERROR)
 
@@ -313,7 +322,8 @@ def test_users_worker_and_ranker_serve_it(trained: Path, broker: LocalBroker, tm
         query = pipeline.model.query(expected)[0, 0]
         near = [float(query @ vectors[item.article_id]) for item in found.items]
         parts = [item.parts["long"] for item in found.items]
-        assert {item.article_id for item in found.items} == {title[:8] for title in OFFERED} - {OFFERED[0][:8]}
+        assert len(found.items) >= 2
+        assert {item.article_id for item in found.items} <= {title[:8] for title in OFFERED[1:]}
         assert np.argsort(near).tolist() == np.argsort(parts).tolist()
         for item in found.items:
             assert item.parts["short"] == pytest.approx(item.parts["long"] / 2, abs=1e-3)

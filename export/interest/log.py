@@ -203,7 +203,7 @@ def log_of_clicks(clicks: Iterable[Click], dims: int, on_progress: Callable[[flo
         user, at, article = reads.user(click.user_id), click.at, number[click.article_id]
         past = read_by.setdefault(user, [])
         row = learned.row(article)
-        if past and at - reads_last(reads, user, at) <= VISIT_MS and at >= cuts[1] and article not in past:
+        if past and at - _last_at(reads, user, at) <= VISIT_MS and at >= cuts[1] and article not in past:
             follow_up += 1
             if follow_up % every == 0 and last_click[article] > at - FRESH_MS:
                 fresh = last_click > at - FRESH_MS
@@ -227,8 +227,8 @@ def log_of_clicks(clicks: Iterable[Click], dims: int, on_progress: Callable[[flo
     return reads.log("next click", vectors, articles, requests, cuts)
 
 
-def reads_last(reads: _Reads, user: int, otherwise: int) -> int:
-    """When the user read something last."""
+def _last_at(reads: _Reads, user: int, otherwise: int) -> int:
+    """When the user last read something that had a vector; ``otherwise`` where nothing had."""
     return reads.ats[user][-1] if reads.ats[user] else otherwise
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoders.decay import Decay
 from streams.local_broker import LocalBroker
 from tests.chaos.account import Account, Verdict, Witness
 from tests.chaos.kills import Chaos, Toll
@@ -56,6 +57,7 @@ def run(
     """
     with LocalBroker.start(folder / "kafka") as broker, pipeline_on(broker, folder, **SETTINGS) as pipeline:
         settings, topics, model = pipeline.settings, pipeline.topics, pipeline.model
+        assert isinstance(model, Decay)
         witness = Witness(settings, topics)
         load = Load(settings, topics, model.dims, world).start()
         chaos = Chaos(broker, pipeline, load, witness, world.seed, say)
