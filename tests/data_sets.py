@@ -39,7 +39,7 @@ def write_globo(folder: Path, lines: Iterable[str], header: str = "") -> Path:
     return folder
 
 
-def readers_with_tastes(folder: Path, impressions: int = 200, *, shuffled: bool = False) -> Path:
+def readers_with_tastes(folder: Path, impressions: int = 120, *, shuffled: bool = False) -> Path:
     """MIND: everybody reads one category only, and clicks on the one item of it; shuffled: on any item."""
     rng = random.Random(5)
     names = list(TOPICS)
