@@ -16,6 +16,7 @@ from consumers.verify import verify
 from contract.messages import Event
 from contract.records import UserRecord, decode_article, decode_user, encode_user
 from encoders.articles import hash64
+from encoders.decay import Decay
 from encoders.fold_rules import FoldLimits
 from encoders.user_state import MASK64, event_hash
 from streams.clients import make_admin
@@ -64,14 +65,16 @@ def assert_as_a_plain_fold(pipeline: Pipeline, user: str = USER) -> None:
     articles = [Change((r.key or b"").decode(), decode_article(r.value or b"")) for r in vectors]
     log = [r for r in pipeline.records(pipeline.topics.user_events).to_the_end() if r.partition == partition]
     events = [Record(r.offset, r.timestamp, msgspec.json.decode(r.value or b"", type=Event)) for r in log]
-    reference = Reference(pipeline.model, FoldLimits.of(pipeline.settings), partition)
+    model = pipeline.model
+    assert isinstance(model, Decay)
+    reference = Reference(model, FoldLimits.of(pipeline.settings), partition)
     expected, state = reference.run([*articles, *events]).users[user], state_of(pipeline, user)
     assert (state.folded, state.last_offset) == (len(expected.offsets), max(expected.offsets))
     assert state.hash_sum == sum(event_hash(partition, offset) for offset in expected.offsets) & MASK64
     assert (state.at, state.timestamp) == (expected.at(), expected.timestamp)
     assert hashes(state.windows.read) == [hash64(article_id) for article_id in expected.read]
     assert [wait.offset for wait in state.windows.waiting] == [wait.place[1] for wait in expected.waiting]
-    np.testing.assert_allclose(state.vector, expected.vector(pipeline.model), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.vector, expected.vector(model), rtol=1e-4, atol=1e-6)
 
 
 @contextmanager
