@@ -48,7 +48,7 @@ run: setup encoder broker
 	@$(BIN)/stoppress demo $(ARGS)
 
 test: setup encoder .venv-export/installed broker browser
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # Where there is a GPU: in an environment with stoppress[gpu,dev] instead of [cpu], named by BIN.
 test-gpu:

@@ -7,9 +7,11 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from contract.settings import Settings, load
 from streams.clients import make_admin
@@ -19,6 +21,20 @@ from streams.local_broker import LocalBroker
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 ROOT = Path(__file__).resolve().parents[1]
+WHOLE_SYSTEMS = {"test_chaos", "test_demo", "test_page", "test_readme", "test_replay", "test_simulation"}
+
+
+class OneWholeSystem(LoadFileScheduling):  # type: ignore[misc]
+    """Where tests run two at a time: those of a file one after the other, and never two whole systems at once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "whole systems" if Path(file).stem in WHOLE_SYSTEMS else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWholeSystem:
+    return OneWholeSystem(config, log)
 
 
 @pytest.fixture(scope="session")
