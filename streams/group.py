@@ -33,7 +33,7 @@ from streams.record import Record
 from streams.restore import Restore
 from streams.table import END_WHAT_IS_OPEN, end_offsets, first_offsets
 from streams.topic_ids import TopicIds
-from streams.worker import Identity, Log
+from streams.worker import Identity, Log, hold_off_collector
 
 REBALANCES = Counter("stoppress_rebalances_total", "Assignments by how they came about", ["worker", "kind"])
 PARTITIONS = Gauge("stoppress_partitions_assigned", "Partitions this worker owns and has restored", ["worker"])
@@ -296,6 +296,7 @@ class GroupInput:
             return restore
 
         restore = patiently(self._pulse, self._log, "restoring", restored)
+        hold_off_collector()
         seconds = time.monotonic() - began
         RESTORED.labels(self._name).inc(restore.records)
         RESTORE_SECONDS.labels(self._name).set(seconds)

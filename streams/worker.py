@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -69,6 +70,15 @@ _ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 
 def _left_to_the_thread(_signal: int, _frame: FrameType | None) -> None:
     """Without a handler the signal would end the process."""
+
+
+def hold_off_collector() -> None:
+    """Look for cyclic garbage rarely from now on, and never again among what is held now.
+
+    Python would walk through all tables again and again, and there are no cycles in them.
+    """
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
 
 
 @dataclass(frozen=True)
