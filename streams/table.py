@@ -41,13 +41,28 @@ def first_offsets(admin: AdminClient, topic: str, partitions: Iterable[int]) -> 
     return _list_offsets(admin, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
-def _list_offsets(admin: AdminClient, topic: str, partitions: Iterable[int], which: OffsetSpec) -> dict[int, int]:
+def open_partitions(admin: AdminClient, topic: str) -> list[int]:
+    """Return the partitions in which a transaction is open, by last stable offset; blocks briefly.
+
+    Raises :class:`KafkaException`.
+    """
+    partitions = admin.list_topics(topic, timeout=_ASKING_SECONDS).topics[topic].partitions
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    stable = _list_offsets(admin, topic, partitions, latest, IsolationLevel.READ_COMMITTED)
+    return [partition for partition, end in end_offsets(admin, topic, partitions).items() if stable[partition] < end]
+
+
+def _list_offsets(
+    admin: AdminClient,
+    topic: str,
+    partitions: Iterable[int],
+    which: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[int, int]:
     # A client that does not know the topic's leaders yet may take seconds to find them by itself.
     admin.list_topics(topic, timeout=_ASKING_SECONDS)
     wanted = {TopicPartition(topic, partition): which for partition in partitions}
-    answers = admin.list_offsets(
-        wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_ASKING_SECONDS
-    )
+    answers = admin.list_offsets(wanted, isolation_level=isolation, request_timeout=_ASKING_SECONDS)
     return {asked.partition: answer.result().offset for asked, answer in answers.items()}
 
 

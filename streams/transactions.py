@@ -11,7 +11,7 @@ transactional id ends whatever the old one left open, so that the committed offs
 Kafka 4.3 and 4.4 may lose that end where a broker restarts meanwhile (KAFKA-20734): the coordinator finds no
 leader for the partitions, takes them for deleted, and calls the transaction complete without having marked
 its end anywhere. Nobody can read past it then. Therefore a new producer first aborts a transaction that
-touches every partition, which ends there whatever its predecessors left.
+touches its offsets and every partition in which one is open, which ends there whatever its predecessors left.
 To the producer a transaction that Kafka ended because it took too long looks like a successor in the
 same slot; the slot's claim tells which of the two it was.
 """
@@ -27,10 +27,11 @@ from prometheus_client import Counter, Histogram
 
 from contract.errors import Fenced, StoppressError, TransactionFailed
 from contract.settings import Settings
-from streams.clients import make_consumer, make_producer
+from streams.clients import make_admin, make_consumer, make_producer
 from streams.group import GroupInput
 from streams.health import Pulse
 from streams.patience import patiently
+from streams.table import open_partitions
 from streams.worker import Identity, Log
 
 TRANSACTIONS = Counter("stoppress_transactions_total", "Transactions by outcome", ["worker", "outcome"])
@@ -163,12 +164,13 @@ class TransactionalOutput:
         return producer
 
     def _sweep(self, producer: Producer) -> None:
-        """Abort a transaction that touches every partition that a predecessor's may have touched."""
+        """Abort a transaction that touches the offsets, and every partition in which one is open."""
+        admin = make_admin(self._settings)
         asking = make_consumer(self._settings, name=self._name, group=self._identity.group)
         producer.begin_transaction()
         try:
             for topic in self._writes:
-                for partition in producer.list_topics(topic, 5).topics[topic].partitions:
+                for partition in open_partitions(admin, topic):
                     producer.produce(topic, None, _SWEPT, partition)
             offsets = [TopicPartition(self._reads, 0, 0)]
             producer.send_offsets_to_transaction(offsets, asking.consumer_group_metadata(), 5)

@@ -172,7 +172,7 @@ def test_make_run_shows_the_demo(clone: Clone) -> None:
 def test_make_test_runs_all_tests_with_everything_that_they_need(clone: Clone) -> None:
     lines = clone.run(command("make test")).splitlines()
     assert lines[-1].split()[:3] == [".venv/bin/python", "-m", "pytest"]
-    assert lines[-1].split()[3:] == [], "no test is left out"
+    assert lines[-1].split()[3:] == ["-n", "2"], "no test is left out"
     assert "sh scripts/install_browser.sh" in lines
 
 
