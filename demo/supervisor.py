@@ -81,6 +81,7 @@ def run_demo(
                 "kafka": {},
                 "host": HOST,
                 "explain": True,
+                "holdout": 0,
                 "control_url": f"http://{HOST}:{control_listener.getsockname()[1]}",
             }
         )

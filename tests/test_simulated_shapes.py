@@ -178,7 +178,7 @@ def test_a_simulated_day_has_the_shape_of_news() -> None:
         assert shape.activity is not None
         assert shape.lists is not None
         assert -1.7 < shape.popularity.slope < -0.4, "a few articles take most of the clicks"
-        assert 0.2 < shape.popularity.top_10 < 0.75
+        assert 0.1 < shape.popularity.top_10 < 0.75
         assert 1 < shape.lifetime.half_hours < 9, "news is old by the evening"
         assert shape.lifetime.half_hours < shape.lifetime.nine_tenths_hours < 18
         assert 2 <= shape.activity.median <= 4

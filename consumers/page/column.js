@@ -31,6 +31,7 @@ export class Column {
     this.note = el("p", "note", note);
     names.append(this.heading, this.note);
     this.cause = el("p", "cause");
+    this.answeredUntil = 0;
     head.append(face, names, this.cause);
     this.list = el("ol", "items");
     this.list.setAttribute("aria-labelledby", this.heading.id);
@@ -127,6 +128,7 @@ export class Column {
 
   /** Say in the head what changed the list and how fast. */
   tell(feed) {
+    if (performance.now() < this.answeredUntil) return; // one's own click is to be read before the next publication
     if (this.onRead && feed.fallback && feed.items.length) return this.cause.replaceChildren(el("span", "call", "Click an item: the list becomes yours"));
     if (!feed.cause) return this.cause.replaceChildren();
     const parts = [];

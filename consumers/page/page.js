@@ -4,6 +4,7 @@ import { Column } from "./column.js";
 import { count, el } from "./format.js";
 import { Figures } from "./figures.js";
 
+const ANSWER_MS = 4000; // how long the answer to one's own click is told
 const params = new URLSearchParams(location.search);
 const feeds = document.getElementById("feeds");
 const link = document.getElementById("link");
@@ -114,6 +115,7 @@ function answered(list) {
     const took = Math.round(performance.now() - clicked);
     const column = columns.get(you);
     column.expects = sent.size > 0;
+    column.answeredUntil = performance.now() + ANSWER_MS;
     column.cause.replaceChildren(el("b", "", `${count(took)} ms`), el("span", "", "from your click to this list"));
     column.root.classList.remove("answered");
     void column.root.offsetWidth; // restarts the animation

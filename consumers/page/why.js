@@ -6,12 +6,16 @@ const card = document.getElementById("why");
 let shownFor = null;
 let pinned = false;
 let timer = 0;
+let pointer = [-1, -1];
+let dismissedAt = null; // where the pointer lay at Escape: what comes to lie under it there by itself opens nothing
 
 /** Let `item` (an element) explain what `explain()` returns: {item, feed, position}. `onOpen(open)` is told. */
 export function explains(element, explain, onOpen) {
   const open = () => show(element, explain(), onOpen);
   element.addEventListener("pointerenter", (event) => {
-    if (event.pointerType === "mouse") later(open, 90);
+    if (event.pointerType !== "mouse") return;
+    if (event.clientX === dismissedAt?.[0] && event.clientY === dismissedAt[1]) return;
+    later(open, 90);
   });
   element.addEventListener("pointerleave", () => !pinned && later(hide, 140));
   element.addEventListener("focusin", () => element.matches(":has(:focus-visible)") && open());
@@ -140,7 +144,12 @@ function place(element) {
 
 card.addEventListener("pointerenter", () => clearTimeout(timer));
 card.addEventListener("pointerleave", () => !pinned && later(hide, 140));
-addEventListener("keydown", (event) => event.key === "Escape" && hide());
+addEventListener("pointermove", (event) => (pointer = [event.clientX, event.clientY]), { capture: true, passive: true });
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  dismissedAt = pointer;
+  hide();
+});
 addEventListener("pointerdown", (event) => {
   if (pinned && !card.contains(event.target) && !shownFor?.element.contains(event.target)) hide();
 });
