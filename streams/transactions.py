@@ -164,14 +164,19 @@ class TransactionalOutput:
         return producer
 
     def _sweep(self, producer: Producer) -> None:
-        """Abort a transaction that touches the offsets, and every partition in which one is open."""
+        """Where a transaction is open, abort one that touches those partitions and the offsets.
+
+        Not where none is: on a broker that has just started, sending offsets was seen never to return.
+        """
         admin = make_admin(self._settings)
+        left_open = [(topic, partition) for topic in self._writes for partition in open_partitions(admin, topic)]
+        if not left_open:
+            return
         asking = make_consumer(self._settings, name=self._name, group=self._identity.group)
         producer.begin_transaction()
         try:
-            for topic in self._writes:
-                for partition in open_partitions(admin, topic):
-                    producer.produce(topic, None, _SWEPT, partition)
+            for topic, partition in left_open:
+                producer.produce(topic, None, _SWEPT, partition)
             offsets = [TopicPartition(self._reads, 0, 0)]
             producer.send_offsets_to_transaction(offsets, asking.consumer_group_metadata(), 5)
             if producer.flush(5):
