@@ -10,8 +10,9 @@ After an abort or an unknown outcome the producer is made anew: ``init_transacti
 transactional id ends whatever the old one left open, so that the committed offsets tell what happened.
 Kafka 4.3 and 4.4 may lose that end where a broker restarts meanwhile (KAFKA-20734): the coordinator finds no
 leader for the partitions, takes them for deleted, and calls the transaction complete without having marked
-its end anywhere. Nobody can read past it then. Therefore a new producer first aborts a transaction that
-touches its offsets and every partition in which one is open, which ends there whatever its predecessors left.
+its end anywhere. Nobody can read past it then. Therefore a new producer that finds a
+transaction open where it writes aborts one that touches those partitions and its offsets, which ends there
+whatever its predecessors left.
 To the producer a transaction that Kafka ended because it took too long looks like a successor in the
 same slot; the slot's claim tells which of the two it was.
 """
