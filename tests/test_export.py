@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,9 +19,9 @@ from export.encoder import export_encoder
 from export.models import LONGEST, PACKAGED, Packaged, find_model
 from export.parity import LEAST_COSINE, ParityFailed, compare, parity_texts
 from export.projection import learn_projection, neighbours_kept, project
+from tests.torch_environment import written_with_torch
 
 ROOT = Path(__file__).parents[1]
-TORCH_PYTHON = ROOT / ".venv-export" / "bin" / "python"
 
 
 def stoppress(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -222,15 +221,7 @@ class TestParity:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small random models of many architectures, exported, with plain transformers' vectors: tests/tiny_models.py."""
-    if not TORCH_PYTHON.exists():
-        pytest.fail(f"no {TORCH_PYTHON} (torch): `make .venv-export/installed` makes it")
-    out = tmp_path_factory.mktemp("tiny")
-    run = subprocess.run(
-        [TORCH_PYTHON, ROOT / "tests" / "tiny_models.py", out],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=880, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return out
+    return written_with_torch("tiny_models.py", tmp_path_factory.mktemp("tiny"))
 
 
 def cosines(a: object, b: object) -> float:

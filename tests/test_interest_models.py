@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from export.interest.log import log_of_impressions
 from export.interest.run import train_interest
 from streams.local_broker import LocalBroker
 from tests.pipeline import pipeline_on, states_of
+from tests.torch_environment import written_with_torch
 
 ROOT = Path(__file__).parents[1]
 HOUR = 3_600_000.0
@@ -36,22 +36,13 @@ Floats = NDArray[np.float32]
 FLOAT32_ERROR = 2e-4
 
 
-TORCH_PYTHON = ROOT / ".venv-export" / "bin" / "python"
 TRAINED = ("gru", "transformer", "vae", "gan")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models trained on synthetic reads, with a signal and without: tests/tiny_interest_models.py."""
-    if not TORCH_PYTHON.exists():
-        pytest.fail(f"no {TORCH_PYTHON} (torch): `make .venv-export/installed` makes it")
-    out = tmp_path_factory.mktemp("interest")
-    run = subprocess.run(
-        [TORCH_PYTHON, ROOT / "tests" / "tiny_interest_models.py", out],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=880, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return out
+    return written_with_torch("tiny_interest_models.py", tmp_path_factory.mktemp("interest"))
 
 
 @pytest.fixture(params=["decay", *TRAINED])
