@@ -130,12 +130,16 @@ def publication(draw: np.random.Generator) -> list[Row]:
     entry = np.full(READERS, 0.3, np.float32)
     likings = np.zeros((1, READERS), np.float32)
     newcomer = Catalogue(["new"], units(draw, 1, 96), np.ones(1, np.uint64), np.array([NOW]))
-    weights = Weights(freshness=0.0)
-    place = np.zeros(1, np.intp)
-    found = concerned(trigger, entry, likings, newcomer, place, weights, NOW) >= 0
+    formula = Formula(weights=Weights(freshness=0.0))
+    listed, place = np.zeros((READERS, formula.rules.length), np.uint64), np.zeros(1, np.intp)
+
+    def found_concerned() -> NDArray[np.bool_]:
+        return concerned(trigger, entry, likings, listed, newcomer, place, formula, NOW) >= 0
+
+    found = found_concerned()
     if not np.array_equal(found, trigger @ newcomer.vectors[0] >= 0.3):
         raise AssertionError("not those whom the products find")
-    seconds = least_seconds(lambda: concerned(trigger, entry, likings, newcomer, place, weights, NOW))
+    seconds = least_seconds(found_concerned)
     group = f"one publication against {READERS:,} users, d = 96"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [

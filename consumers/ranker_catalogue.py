@@ -58,6 +58,9 @@ class FreshArticles:
         self._listed_before = np.zeros(0, np.bool_)
         self._hashes_before = np.zeros(0, np.uint64)
         self._moments_of = -1, 0
+        self._counted_in = np.zeros(0, np.intp)
+        self._counted_as_of = -1, -1
+        self._articles_taken = 0
         self.catalogue = Catalogue(
             [], np.zeros((0, articles.dims), np.float32), np.zeros(0, np.uint64), np.zeros(0, np.int64)
         )
@@ -68,6 +71,7 @@ class FreshArticles:
             return CatalogueChange()
         self._due_at = now_ms + REFRESH_MS
         self._describe(changes)
+        self._articles_taken += len(changes)
         a, size = self._articles, len(self._articles.ids)
         listed = may_be_listed(
             self.rules, now_ms, present=a.listed[:size], held=a.held[:size], published_at=a.published_at[:size],
@@ -113,7 +117,7 @@ class FreshArticles:
     def _count(self, now_ms: int) -> None:
         """Find anew how articles are clicked and, every five seconds, what their texts promise."""
         c = self.catalogue
-        impressions, clicks = self._popularity.counts(c.ids, now_ms)
+        impressions, clicks = self._popularity.counts_in(self._counts_of(c.ids), now_ms)
         rate = base_rate(impressions, clicks)
         if now_ms >= self._appeal_at:
             self._appeal_at = now_ms + APPEAL_MS
@@ -122,6 +126,12 @@ class FreshArticles:
         self.catalogue = c.with_popularity(
             popularity(impressions, clicks, rate, appeal), appeal, impressions.astype(np.float32), rate
         )
+
+    def _counts_of(self, article_ids: Sequence[str]) -> NDArray[np.intp]:
+        as_of = self._popularity.version, self._articles_taken
+        if as_of != self._counted_as_of:
+            self._counted_as_of, self._counted_in = as_of, self._popularity.rows(article_ids)
+        return self._counted_in
 
     def _compare(self, listed: NDArray[np.bool_], changes: Sequence[ArticleChange], now_ms: int) -> CatalogueChange:
         a, hashes = self._articles, self._articles.hashes[: len(listed)].copy()

@@ -267,10 +267,12 @@ class RankerLists:
         catalogue = self._fresh.catalogue
         places = catalogue.places(np.array([hash64(cause.id) for cause in causes], np.uint64))
         used = len(self._readers.ids)
-        weights = self._formula.weights
         readers = self._readers
         likings = readers.likings(catalogue.category[places].tolist())[:, :used]
-        first = concerned(readers.trigger[:used], readers.entry[:used], likings, catalogue, places, weights, now_ms)
+        first = concerned(
+            readers.trigger[:used], readers.entry[:used], likings, readers.listed[:used], catalogue, places,
+            self._formula, now_ms,
+        )  # fmt: skip
         for row in np.flatnonzero(first >= 0):
             self._pending.add(self._readers.ids[row], causes[first[row]])
         for place, cause in zip(places, causes, strict=True):

@@ -162,14 +162,16 @@ def co_read_shares(readers: Readers, catalogue: Catalogue, now_ms: int) -> Float
     if not catalogue.co_reads:
         return shares
     users, recents = readers.recent_articles(LAST_READ)
-    back = 0
-    for i in range(len(users) - 1, -1, -1):  # newest first, user by user
-        back = back + 1 if i + 1 < len(users) and users[i + 1] == users[i] else 1
-        articles, found = catalogue.co_reads.after(int(recents[i]), now_ms)
+    begins = np.searchsorted(users, users, side="right")
+    lessened = 1.0 / (begins - np.arange(len(users)))  # newest last
+    read, numbers = np.unique(recents, return_inverse=True)
+    for number, article in enumerate(read.tolist()):
+        articles, found = catalogue.co_reads.after(article, now_ms)
         if len(articles):
             places = catalogue.places(articles)
             there = places >= 0
-            shares[users[i], places[there]] += (found[there] / back).astype(np.float32)
+            by = np.flatnonzero(numbers == number)
+            shares[users[by, None], places[there]] += (lessened[by, None] * found[there]).astype(np.float32)
     return shares
 
 

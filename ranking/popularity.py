@@ -8,6 +8,7 @@ Log-odds stay bounded where nobody clicks but one, which a z-score does not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,8 @@ class Popularity:
         self._half_life_ms = half_life_ms
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
+        self.version = 0
+        """Rises whenever :meth:`rows` may answer otherwise than before."""
         self._at: NDArray[np.int64] = np.zeros((256, partitions), np.int64)
         self._counts: Doubles = np.zeros((256, partitions, 2), np.float64)
 
@@ -43,6 +46,7 @@ class Popularity:
                 self._counts[row, partition] = 0.0
                 if not self._counts[row].any():
                     self._free.append(self._rows.pop(article_id))
+                    self.version += 1
             return
         if row is None:
             row = self._free.pop() if self._free else len(self._rows)
@@ -50,15 +54,24 @@ class Popularity:
                 self._at = np.concatenate([self._at, np.zeros_like(self._at)])
                 self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
             self._rows[article_id] = row
+            self.version += 1
         self._at[row, partition] = stats.at
-        self._counts[row, partition] = np.nan_to_num([stats.impressions, stats.clicks], posinf=0.0, neginf=0.0)
+        counts = stats.impressions, stats.clicks
+        self._counts[row, partition] = [count if math.isfinite(count) else 0.0 for count in counts]
 
-    def counts(self, article_ids: Sequence[str], now_ms: int) -> Doubles:
-        """Return decayed impressions and clicks of each article, [2, n]; 0 where nothing is known."""
-        rows = np.fromiter((self._rows.get(article_id, -1) for article_id in article_ids), np.intp, len(article_ids))
+    def rows(self, article_ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return where each article is counted, [n], for :meth:`counts_in`; -1 where it is not."""
+        return np.fromiter((self._rows.get(article_id, -1) for article_id in article_ids), np.intp, len(article_ids))
+
+    def counts_in(self, rows: NDArray[np.intp], now_ms: int) -> Doubles:
+        """Return decayed impressions and clicks, [2, n], of ``rows`` [n]; 0 where nothing is known."""
         kept = np.exp2(np.minimum(self._at[rows] - now_ms, 0) / self._half_life_ms)
         counted: Doubles = np.einsum("np,npc->cn", kept, self._counts[rows])
         return np.maximum(counted * (rows >= 0), 0)
+
+    def counts(self, article_ids: Sequence[str], now_ms: int) -> Doubles:
+        """Return decayed impressions and clicks of each article, [2, n]; 0 where nothing is known."""
+        return self.counts_in(self.rows(article_ids), now_ms)
 
 
 def base_rate(impressions: Doubles, clicks: Doubles) -> float:

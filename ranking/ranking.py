@@ -20,7 +20,7 @@ from ranking.candidates import (
     find_candidates,
     similarities,
 )
-from ranking.catalogue import Catalogue
+from ranking.catalogue import PINNED, Catalogue
 from ranking.features import (
     ALIKE,
     PARTS,
@@ -44,6 +44,7 @@ CONCERNED_AT_ONCE = 8_000_000
 SURPRISE = 1.0
 """So many deviations what a product cannot know of a newcomer may lie above its mean."""
 STEEPEST = 3.0
+WHATEVER_THE_SCORE = np.float32(1e4)
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,19 @@ def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms
 
 
 def concerned(
-    trigger: Floats, entry: Floats, likings: Floats, catalogue: Catalogue, places: Places, weights: Weights, now_ms: int
+    trigger: Floats, entry: Floats, likings: Floats, listed: NDArray[np.uint64], catalogue: Catalogue, places: Places,
+    formula: Formula, now_ms: int,
 ) -> NDArray[np.intp]:  # fmt: skip
     """Return [u]: the first of the articles at ``places`` [m] that would enter each user's list, -1 where none would.
 
-    ``likings`` [m, u] are what each article's category is worth to each user. It only triggers: the full ranking
-    decides.
+    ``likings`` [m, u] are what each article's category is worth to each user, ``listed`` [u, k] the hashes of the
+    articles in their present lists: MMR counts likeness to these against a newcomer. A pinned article would enter every
+    list. It only triggers: the full ranking decides.
     """
     vectors = catalogue.vectors[places]
-    common = common_parts(catalogue, weights, now_ms)[:, places].sum(axis=0)
+    common = common_parts(catalogue, formula.weights, now_ms)[:, places].sum(axis=0)
+    common += np.where(catalogue.placement[places] == PINNED, WHATEVER_THE_SCORE, np.float32(0))
+    likenesses = vectors @ catalogue.vectors.T
     first = np.full(len(trigger), -1, np.intp)
     at_once = max(1, CONCERNED_AT_ONCE // max(1, len(vectors)))
     for start in range(0, len(trigger) if len(vectors) else 0, at_once):
@@ -136,9 +141,22 @@ def concerned(
         reached = trigger[some] @ vectors.T
         reached += common
         reached += likings[:, some].T
-        entering = reached >= entry[some, None]
-        first[some] = np.where(entering.any(axis=1), entering.argmax(axis=1), -1)
+        users, articles = np.nonzero(reached >= entry[some, None])
+        alike = _most_alike(likenesses, listed[some][users], articles, catalogue)
+        enters = reached[users, articles] - formula.rules.diversity * alike >= entry[some][users]
+        enters |= alike >= formula.rules.duplicate_cosine  # it takes the place of its twin
+        users, articles = users[enters], articles[enters]
+        first[some][users[::-1]] = articles[::-1]
     return first
+
+
+def _most_alike(likenesses: Floats, listed: NDArray[np.uint64], articles: Places, catalogue: Catalogue) -> Floats:
+    """Return how alike each of the ``articles`` [r], rows of ``likenesses`` [m, n], is to the most alike ``listed``
+    [r, k]; no less than 0."""
+    places = catalogue.places(listed.reshape(-1)).reshape(listed.shape)
+    alike = np.where(places >= 0, likenesses[articles[:, None], places], np.float32(0))
+    found: Floats = alike.max(axis=1, initial=0)
+    return found
 
 
 def _everything(found: Candidates, similar: Floats, few: NDArray[np.bool_]) -> Candidates:
