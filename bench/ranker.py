@@ -26,7 +26,7 @@ from contract.records import KIND_BITS, RECENT
 from ranking.candidates import best_places
 from ranking.catalogue import Catalogue, Facts
 from ranking.features import Weights
-from ranking.ranking import Formula, concerned, rank
+from ranking.ranking import Formula, Standing, concerned, rank
 from ranking.readers import Past, Readers
 from ranking.rules import Rules
 
@@ -131,10 +131,11 @@ def publication(draw: np.random.Generator) -> list[Row]:
     likings = np.zeros((1, READERS), np.float32)
     newcomer = Catalogue(["new"], units(draw, 1, 96), np.ones(1, np.uint64), np.array([NOW]))
     formula = Formula(weights=Weights(freshness=0.0))
-    listed, place = np.zeros((READERS, formula.rules.length), np.uint64), np.zeros(1, np.intp)
+    lists, place = (READERS, formula.rules.length), np.zeros(1, np.intp)
+    standing = Standing(trigger, entry, np.zeros(lists, np.uint64), np.full(lists, -np.inf, np.float32))
 
     def found_concerned() -> NDArray[np.bool_]:
-        return concerned(trigger, entry, likings, listed, newcomer, place, formula, NOW) >= 0
+        return concerned(standing, likings, newcomer, place, formula, NOW) >= 0
 
     found = found_concerned()
     if not np.array_equal(found, trigger @ newcomer.vectors[0] >= 0.3):

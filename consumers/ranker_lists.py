@@ -164,7 +164,9 @@ class RankerLists:
         rows = [row for row, _ in known]
         readers = self._readers.readers(rows)
         ranked = rank(readers, catalogue, self._formula, now_ms)
-        self._readers.note(rows, ranked.trigger, ranked.entry, catalogue.categories[0], ranked.likings, now_ms)
+        self._readers.note(
+            rows, ranked.trigger, ranked.entry, ranked.entries, catalogue.categories[0], ranked.likings, now_ms
+        )
         hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
         changed = np.flatnonzero(self._readers.relist(rows, hashes))
         cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)) & readers.personal[changed])
@@ -266,13 +268,9 @@ class RankerLists:
         """Let those wait whose list one of the articles that ``causes`` name would enter, oldest first."""
         catalogue = self._fresh.catalogue
         places = catalogue.places(np.array([hash64(cause.id) for cause in causes], np.uint64))
-        used = len(self._readers.ids)
         readers = self._readers
-        likings = readers.likings(catalogue.category[places].tolist())[:, :used]
-        first = concerned(
-            readers.trigger[:used], readers.entry[:used], likings, readers.listed[:used], catalogue, places,
-            self._formula, now_ms,
-        )  # fmt: skip
+        likings = readers.likings(catalogue.category[places].tolist())
+        first = concerned(readers.standing(), likings, catalogue, places, self._formula, now_ms)
         for row in np.flatnonzero(first >= 0):
             self._pending.add(self._readers.ids[row], causes[first[row]])
         for place, cause in zip(places, causes, strict=True):

@@ -62,7 +62,8 @@ class Ranked:
     ``sources`` [u, k] as numbers of :data:`ranking.candidates.SOURCES`, ``propensities`` [u, k] (NaN: not drawn).
 
     Where there is no place the score is -inf and the parts are 0. ``trigger`` [u, d], ``entry`` [u] and
-    ``likings`` [u, categories], in the order of the catalogue's, tell whom a publication concerns: :func:`concerned`.
+    ``likings`` [u, categories], in the order of the catalogue's, and ``entries`` [u, k], what would take each place,
+    tell whom a publication concerns: :func:`concerned`.
     """
 
     places: Places
@@ -73,6 +74,21 @@ class Ranked:
     trigger: Floats
     entry: Floats
     likings: Floats
+    entries: Floats
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What of u users' last rankings tells whom a publication concerns.
+
+    ``trigger`` [u, d], ``entry`` [u] and ``entries`` [u, k] as in :class:`Ranked`; ``listed`` [u, k] the hashes of the
+    articles in the lists.
+    """
+
+    trigger: Floats
+    entry: Floats
+    listed: NDArray[np.uint64]
+    entries: Floats
 
 
 @dataclass(frozen=True)
@@ -121,42 +137,46 @@ def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms
 
 
 def concerned(
-    trigger: Floats, entry: Floats, likings: Floats, listed: NDArray[np.uint64], catalogue: Catalogue, places: Places,
-    formula: Formula, now_ms: int,
-) -> NDArray[np.intp]:  # fmt: skip
+    standing: Standing, likings: Floats, catalogue: Catalogue, places: Places, formula: Formula, now_ms: int
+) -> NDArray[np.intp]:
     """Return [u]: the first of the articles at ``places`` [m] that would enter each user's list, -1 where none would.
 
-    ``likings`` [m, u] are what each article's category is worth to each user, ``listed`` [u, k] the hashes of the
-    articles in their present lists: MMR counts likeness to these against a newcomer. A pinned article would enter every
-    list. It only triggers: the full ranking decides.
+    ``likings`` [m, u] are what each article's category is worth to each user. MMR counts likeness to what is listed
+    against a newcomer, and of a category at its cap it has to be better than one that is listed. A pinned article
+    would enter every list. It only triggers: the full ranking decides.
     """
     vectors = catalogue.vectors[places]
     common = common_parts(catalogue, formula.weights, now_ms)[:, places].sum(axis=0)
     common += np.where(catalogue.placement[places] == PINNED, WHATEVER_THE_SCORE, np.float32(0))
     likenesses = vectors @ catalogue.vectors.T
-    first = np.full(len(trigger), -1, np.intp)
+    first = np.full(len(standing.entry), -1, np.intp)
     at_once = max(1, CONCERNED_AT_ONCE // max(1, len(vectors)))
-    for start in range(0, len(trigger) if len(vectors) else 0, at_once):
+    for start in range(0, len(standing.entry) if len(vectors) else 0, at_once):
         some = slice(start, start + at_once)
-        reached = trigger[some] @ vectors.T
+        reached = standing.trigger[some] @ vectors.T
         reached += common
         reached += likings[:, some].T
-        users, articles = np.nonzero(reached >= entry[some, None])
-        alike = _most_alike(likenesses, listed[some][users], articles, catalogue)
-        enters = reached[users, articles] - formula.rules.diversity * alike >= entry[some][users]
+        users, articles = np.nonzero(reached >= standing.entry[some, None])
+        kept = catalogue.places(standing.listed[some][users].reshape(-1)).reshape(len(users), standing.listed.shape[1])
+        score = reached[users, articles]
+        alike = np.where(kept >= 0, likenesses[articles[:, None], kept], np.float32(0)).max(axis=1, initial=0)
+        enters = score - formula.rules.diversity * alike >= standing.entry[some][users]
+        enters &= score >= _capped(standing.entries[some][users], kept, places[articles], catalogue, formula.rules)
         enters |= alike >= formula.rules.duplicate_cosine  # it takes the place of its twin
         users, articles = users[enters], articles[enters]
         first[some][users[::-1]] = articles[::-1]
     return first
 
 
-def _most_alike(likenesses: Floats, listed: NDArray[np.uint64], articles: Places, catalogue: Catalogue) -> Floats:
-    """Return how alike each of the ``articles`` [r], rows of ``likenesses`` [m, n], is to the most alike ``listed``
-    [r, k]; no less than 0."""
-    places = catalogue.places(listed.reshape(-1)).reshape(listed.shape)
-    alike = np.where(places >= 0, likenesses[articles[:, None], places], np.float32(0))
-    found: Floats = alike.max(axis=1, initial=0)
-    return found
+def _capped(entries: Floats, kept: Places, places: Places, catalogue: Catalogue, rules: Rules) -> Floats:
+    """Return what the articles at ``places`` [r] have to reach where lists ``kept`` [r, k] are full of their kind."""
+    least = np.full(len(places), -np.inf, np.float32)
+    for of, cap in ((catalogue.category, rules.category_cap), (catalogue.source, rules.source_cap)):
+        if cap is not None:
+            same = (of[kept] == of[places, None]) & (kept >= 0) & (of[places, None] != 0)
+            worst = np.where(same, entries, np.float32(np.inf)).min(axis=1, initial=np.inf)
+            np.maximum(least, np.where(same.sum(axis=1) >= cap, worst, -np.inf), out=least)
+    return least
 
 
 def _everything(found: Candidates, similar: Floats, few: NDArray[np.bool_]) -> Candidates:
@@ -213,6 +233,7 @@ def _ranked(
         return Ranked(
             columns, np.full(columns.shape, -np.inf, np.float32), nothing, np.zeros(columns.shape, np.int8),
             chosen.propensities, trigger, entry, likings,
+            np.full(columns.shape, -np.inf, np.float32),
         )  # fmt: skip
     listed = np.where(there[:, :, None], parts[:, users, columns].transpose(1, 2, 0), np.float32(0))
     sources = found.sources[users, columns]
@@ -220,13 +241,17 @@ def _ranked(
     near = listed[:, :, [PARTS.index(part) for part in ("long", "short", "nearest")]].sum(axis=2) > 0
     liked = listed[:, :, PARTS.index("popularity")] + listed[:, :, PARTS.index("appeal")] > 0
     sources = np.where((sources == SIMILAR) & ~near, np.where(liked, POPULAR, NEWEST), sources).astype(np.int8)
+    scored = np.where(there, scores[users, columns], np.float32(-np.inf))
+    full = np.isfinite(chosen.least)
+    above = np.subtract(entry, chosen.least, out=np.zeros_like(entry), where=full)
     return Ranked(
         places=np.where(there, found.places[users, columns], -1),
-        scores=np.where(there, scores[users, columns], np.float32(-np.inf)),
+        scores=scored,
         parts=listed,
         sources=sources,
         propensities=chosen.propensities,
         trigger=trigger,
         entry=entry,
         likings=likings,
+        entries=scored + above[:, None],
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking.ranking import Standing
 from ranking.readers import NO_PAST, Past, Readers
 
 NEVER = np.iinfo(np.int64).max
@@ -20,8 +21,8 @@ class ReaderTable:
     """Queries, pasts, present list and entry score by row; a dropped user's row is used again.
 
     ``queries`` float32 [capacity, 2, d], ``seeds`` and ``personal`` [capacity] as in
-    :class:`ranking.readers.Readers`, ``trigger`` [capacity, d] and ``entry`` [capacity] as in
-    :class:`ranking.ranking.Ranked`, ``listed`` uint64 [capacity, k]: the hashes of the list's articles in order, 0
+    :class:`ranking.readers.Readers`, ``trigger`` [capacity, d], ``entry`` [capacity] and ``entries`` [capacity, k] as
+    in :class:`ranking.ranking.Ranked`, ``listed`` uint64 [capacity, k]: the hashes of the list's articles in order, 0
     where there is none, :data:`OTHER` where there is no list; ``partition`` int32, -1 where the row is free,
     ``ranked_at`` epoch ms: 0 asks for a ranking soon, :data:`NEVER` for none.
     """
@@ -39,6 +40,7 @@ class ReaderTable:
         self.trigger = np.zeros((capacity, dims), np.float32)
         self.entry = np.full(capacity, np.inf, np.float32)
         self.listed = np.full((capacity, list_length), OTHER, np.uint64)
+        self.entries = np.full((capacity, list_length), -np.inf, np.float32)
         self.partition = np.full(capacity, -1, np.int32)
         self.ranked_at = np.full(capacity, NEVER, np.int64)
 
@@ -95,6 +97,7 @@ class ReaderTable:
         for liking in self._likings.values():
             liking[row] = 0.0
         self.listed[row] = OTHER
+        self.entries[row] = -np.inf
         self.partition[row] = -1
         self.ranked_at[row] = NEVER
         self._free.append(row)
@@ -113,7 +116,7 @@ class ReaderTable:
 
     def note(
         self, rows: Sequence[int], trigger: NDArray[np.float32], entry: NDArray[np.float32],
-        categories: NDArray[np.uint64], likings: NDArray[np.float32], now_ms: int,
+        entries: NDArray[np.float32], categories: NDArray[np.uint64], likings: NDArray[np.float32], now_ms: int,
     ) -> None:  # fmt: skip
         """Keep what decides whom the next publication concerns; ``likings`` [len(rows), categories]."""
         index = list(rows)
@@ -124,12 +127,19 @@ class ReaderTable:
                 self._likings[category][index] = likings[:, number]
         self.trigger[index] = trigger
         self.entry[index] = entry
+        self.entries[index] = entries
         self.ranked_at[index] = now_ms
 
+    def standing(self) -> Standing:
+        """Return what tells whom a publication concerns, of all rows in use."""
+        used = len(self.ids)
+        return Standing(self.trigger[:used], self.entry[:used], self.listed[:used], self.entries[:used])
+
     def likings(self, categories: Iterable[int]) -> NDArray[np.float32]:
-        """Return what articles of these categories (64-bit hashes) are worth to each user for that, [m, capacity]."""
+        """Return what articles of these categories (64-bit hashes) are worth to each user, [m, rows in use]."""
         nothing = np.zeros(len(self.partition), np.float32)
-        return np.stack([nothing, *(self._likings.get(category, nothing) for category in categories)])[1:]
+        found = np.stack([nothing, *(self._likings.get(category, nothing) for category in categories)])[1:]
+        return found[:, : len(self.ids)]
 
     def relist(self, rows: Sequence[int], listed: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Make ``listed`` [len(rows), k] the present lists; return which are other than they were."""
@@ -165,9 +175,16 @@ class ReaderTable:
             self._followers.setdefault(label, set()).add(row)
 
     def _grow(self) -> None:
-        fills = {"entry": np.inf, "partition": -1, "ranked_at": NEVER, "listed": OTHER, "personal": True}
+        fills = {
+            "entry": np.inf,
+            "entries": -np.inf,
+            "partition": -1,
+            "ranked_at": NEVER,
+            "listed": OTHER,
+            "personal": True,
+        }
         for name in (
-            "queries", "seeds", "personal", "trigger", "entry", "listed", "partition", "ranked_at",
+            "queries", "seeds", "personal", "trigger", "entry", "entries", "listed", "partition", "ranked_at",
         ):  # fmt: skip
             old = getattr(self, name)
             fresh = np.full_like(old, fills.get(name, 0))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ranking.candidates import SOURCES, Amounts, best_places, find_candidates, similarities
 from ranking.catalogue import AUTO, BOOSTED, PINNED, Catalogue, Facts
 from ranking.features import PARTS, Weights, click_probability, co_read_shares, common_parts, interests_of, score_parts
-from ranking.ranking import Formula, Ranked, concerned, rank
+from ranking.ranking import Formula, Ranked, Standing, concerned, rank
 from ranking.readers import Past, Readers
 from ranking.reasons import REASON_OF, WORDS, reasons
 from ranking.rules import FREE, Rules, bars
@@ -195,8 +195,8 @@ def test_an_empty_catalogue_gives_empty_lists_that_anything_enters() -> None:
     ranked = rank(reader, a_catalogue([]), Formula(rules=PLAIN), NOW)
     assert ranked.places.tolist() == [[-1, -1, -1]]
     newcomer = a_catalogue([(0, -1, 0, 0)])
-    nothing, liking = np.zeros((1, 3), np.uint64), np.zeros((1, 1), np.float32)
-    found = concerned(ranked.trigger, ranked.entry, liking, nothing, newcomer, np.array([0]), Formula(), NOW)
+    liking = np.zeros((1, 1), np.float32)
+    found = concerned(standing(ranked, newcomer), liking, newcomer, np.array([0]), Formula(), NOW)
     assert found.tolist() == [0]
 
 
@@ -292,6 +292,21 @@ class World:
 FORMULA = Formula(rules=Rules(category_cap=10, exploration=0.0))
 
 
+def a_standing(
+    trigger: tuple[float, ...], entry: float, *, listed: Any = (0, 0, 0), entries: Any = None
+) -> Standing:  # fmt: skip
+    """Of one user."""
+    held = np.full(len(listed), -np.inf) if entries is None else entries
+    floats = (np.array([values], np.float32) for values in (trigger, entry, held))
+    one, reach, above = floats
+    return Standing(one, reach, np.array([listed], np.uint64), above)
+
+
+def standing(ranked: Ranked, catalogue: Catalogue) -> Standing:
+    listed = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
+    return Standing(ranked.trigger, ranked.entry, listed, ranked.entries)
+
+
 def test_those_concerned_are_those_whom_ranking_everybody_finds() -> None:
     truly = triggered = both = 0
     for seed in range(30):
@@ -301,8 +316,7 @@ def test_those_concerned_are_those_whom_ranking_everybody_finds() -> None:
         entered = (rank(world.readers, after, FORMULA, NOW).places == 300).any(axis=1)
         _, numbers, _ = after.categories
         likings = before.likings[:, numbers[300:]].T
-        listed = np.append(after.hashes, np.uint64(0))[before.places]
-        found = concerned(before.trigger, before.entry, likings, listed, after, np.array([300]), FORMULA, NOW) >= 0
+        found = concerned(standing(before, after), likings, after, np.array([300]), FORMULA, NOW) >= 0
         truly, triggered, both = truly + entered.sum(), triggered + found.sum(), both + (entered & found).sum()
     assert 500 < truly < 0.9 * 30 * 200, "the publications concern some and not others"
     assert both / truly >= 0.95
@@ -311,14 +325,11 @@ def test_those_concerned_are_those_whom_ranking_everybody_finds() -> None:
 
 def test_of_several_new_articles_the_first_that_enters_is_named() -> None:
     catalogue = a_catalogue([(-1, 0, 0, 0), (0.9, 0, 0, 0), (1, 0, 0, 0)], popularity=[1, 9, 9])
-    trigger, entry = np.array([[1, 0, 0, 0]], np.float32), np.array([5], np.float32)
-    liking, listed = np.zeros((3, 1), np.float32), np.zeros((1, 3), np.uint64)
+    reader, liking = a_standing((1, 0, 0, 0), 5), np.zeros((3, 1), np.float32)
 
     def first(*places: int) -> list[int]:
         new = np.array(places)
-        found: list[int] = concerned(
-            trigger, entry, liking[: len(new)], listed, catalogue, new, Formula(), NOW
-        ).tolist()
+        found: list[int] = concerned(reader, liking[: len(new)], catalogue, new, Formula(), NOW).tolist()
         return found
 
     assert first(0, 1, 2) == [1]
@@ -327,37 +338,50 @@ def test_of_several_new_articles_the_first_that_enters_is_named() -> None:
 
 def test_who_has_much_the_same_listed_is_not_concerned_and_a_twin_takes_its_place() -> None:
     catalogue = a_catalogue([(1, 0, 0, 0), (0.8, 0.6, 0, 0), (1, 0.01, 0, 0)])
-    trigger, entry = np.array([[1, 0, 0, 0]], np.float32), np.array([0.9], np.float32)
+    formula = Formula(weights=Weights(freshness=0), rules=Rules(diversity=0.2, duplicate_cosine=0.95))
     liking = np.zeros((1, 1), np.float32)
 
     def enters(place: int, *listed: int) -> bool:
-        hashes = catalogue.hashes[[listed]]
-        formula = Formula(weights=Weights(freshness=0), rules=Rules(diversity=0.2, duplicate_cosine=0.95))
-        return bool(concerned(trigger, entry, liking, hashes, catalogue, np.array([place]), formula, NOW)[0] == 0)
+        reader = a_standing((1, 0, 0, 0), 0.9, listed=catalogue.hashes[list(listed)])
+        return bool(concerned(reader, liking, catalogue, np.array([place]), formula, NOW)[0] == 0)
 
     assert enters(0)
     assert not enters(0, 1), "0.2 times the cosine of 0.8 is more than it has to spare"
     assert enters(0, 2)
 
 
+def test_of_a_category_at_its_cap_an_article_has_to_be_better_than_one_that_is_listed() -> None:
+    catalogue = a_catalogue([(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)], category=[11, 11, 22])
+    liking = np.zeros((1, 1), np.float32)
+
+    def enters(place: int, *, cap: int | None) -> bool:
+        reader = a_standing((1, 0, 0.9, 0), 0.5, listed=catalogue.hashes[[1]], entries=[2.0])
+        formula = Formula(weights=Weights(freshness=0), rules=Rules(category_cap=cap))
+        return bool(concerned(reader, liking, catalogue, np.array([place]), formula, NOW)[0] == 0)
+
+    assert enters(0, cap=None)
+    assert enters(0, cap=2)
+    assert not enters(0, cap=1)
+    assert enters(2, cap=1)
+
+
 def test_a_pinned_article_concerns_everybody() -> None:
     catalogue = a_catalogue([(0, 0, 0, 1)], placement=[PINNED])
-    nobody = np.zeros((2, 4), np.float32), np.array([5, np.inf], np.float32), np.zeros((1, 2), np.float32)
-    found = concerned(*nobody, np.zeros((2, 3), np.uint64), catalogue, np.array([0]), Formula(), NOW)
-    assert found.tolist() == [0, -1], "but who has no list yet gets one anyway"
+    for entry, whom in ((5, 0), (np.inf, -1)):  # who has no list yet gets one anyway
+        reader = a_standing((0, 0, 0, 0), entry)
+        found = concerned(reader, np.zeros((1, 1), np.float32), catalogue, np.array([0]), Formula(), NOW)
+        assert found.tolist() == [whom]
 
 
 def test_many_users_and_articles_are_held_against_each_other_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(0)
     catalogue = world.catalogue(new=30)
     ranked = rank(world.readers, world.catalogue(), FORMULA, NOW)
-    listed = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
+    readers = standing(ranked, catalogue)
     new, nothing = np.arange(300, 330), np.zeros((30, 200), np.float32)
 
     def found() -> list[int]:
-        places: list[int] = concerned(
-            ranked.trigger, ranked.entry, nothing, listed, catalogue, new, FORMULA, NOW
-        ).tolist()
+        places: list[int] = concerned(readers, nothing, catalogue, new, FORMULA, NOW).tolist()
         return places
 
     at_once = found()

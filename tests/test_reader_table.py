@@ -26,7 +26,9 @@ LIKED = np.array([0, 11, 22], np.uint64), np.array([[9.0, 1.0, 0.0]], np.float32
 
 
 def note(table: ReaderTable, rows: list[int], entry: float) -> None:
-    table.note(rows, np.ones((len(rows), DIMS), np.float32), np.full(len(rows), entry, np.float32), *LIKED, 77)
+    count = len(rows)
+    above = np.full((count, table.listed.shape[1]), entry + 1, np.float32)
+    table.note(rows, np.ones((count, DIMS), np.float32), np.full(count, entry, np.float32), above, *LIKED, 77)
 
 
 def test_a_user_keeps_the_row() -> None:
@@ -70,6 +72,7 @@ def test_a_dropped_row_is_used_again_and_remembers_nothing() -> None:
     assert table.row("ann") is None
     assert (table.ids[row], table.partition[row], table.ranked_at[row]) == ("bob", 1, NEVER)
     assert table.entry[row] == np.inf
+    assert (table.entries[row] == -np.inf).all()
     for values in (table.queries, table.trigger, table.seeds):
         assert not values[row].any()
     assert (table.listed[row] == OTHER).all()
@@ -109,6 +112,7 @@ def test_the_table_grows_and_keeps_everything() -> None:
     assert table.queries[rows, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert table.partition[rows].tolist() == [0, 1, 2, 3, 4]
     assert table.entry[rows].tolist() == [0.25] * 5
+    assert table.entries[rows].tolist() == [[1.25, 1.25]] * 5
     assert table.entry[last] == np.inf
     free = table.partition == -1
     assert free.sum() == len(free) - 6
