@@ -152,7 +152,7 @@ class Chaos:
             time.sleep(self._random.uniform(0.0, 0.05))
             return False
 
-        await_true(caught, "a transaction is open")
+        await_true(caught, "a transaction is open", 180)
         worker.kill()
         worker.start()
 
