@@ -1,7 +1,8 @@
 """The feed: one view of one topic, as HTTP, server-sent events and a page.
 
     GET /v1/feed/{user_id}           the user's list joined with its articles; unknown user: ``~popular``
-    GET /v1/feed?user_id=            the same, for ids that do not fit into a path
+    GET /v1/feed?user_id=            the same, for ids that do not fit into a path: ``~popular/CATEGORY``, the popular
+                                     list of a category, and ``~related/ARTICLE``, what is related to an article
     GET /v1/feed/{user_id}/stream    server-sent events: the feed at once, then each new one
     GET /v1/stream?users=a,b         the same for several users over one connection
     GET /                            the page; its files are under /page/

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 from prometheus_client import Counter
 
-from contract.messages import POPULAR, Cause, List, Placement
+from contract.messages import POPULAR, RELATED_TO, Cause, List, Placement
 
 UNREADABLE = Counter("stoppress_feed_unreadable", "Records that could not be read and were left out.", ["topic"])
 
@@ -138,11 +138,12 @@ class FeedView:
     def read(self, user_id: str) -> tuple[Feed, frozenset[str]]:
         """Return the user's feed and the ids of all articles its list names, shown or not.
 
-        An unknown user gets ``~popular`` with ``fallback`` true, without items where there is none yet.
+        An unknown user gets ``~popular`` with ``fallback`` true, without items where there is none yet; an article
+        without related ones gets nothing in their place.
         """
         found = self._decoded(user_id)
         fallback = found is None
-        if found is None:
+        if found is None and not user_id.startswith(RELATED_TO):
             found = self._decoded(POPULAR)
         if found is None:
             nothing = Feed(

@@ -9,12 +9,14 @@ from contextlib import ExitStack, closing, suppress
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from consumers import ranker_quality
 from consumers.article_view import ArticleView
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_counts import GroupCounts, take_co_reads, take_stats
-from consumers.ranker_lists import Publication, RankerLists
+from consumers.ranker_lists import BATCH_USERS, RankerLists
+from consumers.ranker_publication import Publication
 from contract.errors import TransactionFailed
-from contract.messages import encode
+from contract.messages import POPULAR_IN, RELATED_TO, encode
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
@@ -30,6 +32,9 @@ from streams.worker import Identity, Stop, Stopped
 NAME = "ranker"
 _LATENCY = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 60)
 LISTS = Counter("stoppress_lists_total", "Lists published by the kind of their cause", ["cause"])
+RESERVED = Counter(
+    "stoppress_reserved_lists_total", "Lists of a category or of related articles that were written", ["kind"]
+)
 RANKED = Counter("stoppress_ranked_users_total", "Users ranked, whether or not their list changed")
 RANK_SECONDS = Histogram("stoppress_rank_seconds", "Ranking one batch of users", buckets=_LATENCY)
 EVENT_TO_LIST = Histogram(
@@ -107,7 +112,7 @@ def _rank(lists: RankerLists, now_ms: int) -> list[Publication]:
     if due:
         RANK_SECONDS.observe(time.perf_counter() - began)
         RANKED.inc(len(due))
-    return publications
+    return [*publications, *lists.rank_reserved(now_ms, busy=len(due) >= BATCH_USERS)]
 
 
 def _now_ms() -> int:
@@ -118,6 +123,9 @@ def _count(publications: Sequence[Publication], lists: RankerLists, groups: Grou
     now = _now_ms()
     groups.publish(now)
     for publication in publications:
+        if publication.user_id.startswith((POPULAR_IN, RELATED_TO)):
+            RESERVED.labels("related" if publication.user_id.startswith(RELATED_TO) else "category").inc()
+            continue
         if publication.result is None:
             LISTS.labels("forget").inc()
             continue
@@ -132,6 +140,7 @@ def _count(publications: Sequence[Publication], lists: RankerLists, groups: Grou
             PUBLISH_TO_LIST.observe(max(0, now - cause.at) / 1000)
     READERS.set(lists.user_count())
     FRESH.set(lists.article_count())
+    ranker_quality.publish(lists.quality(now))
     for kind, (count, seconds) in lists.waiting(now).items():
         PUT_OFF.labels(kind).set(count)
         PUT_OFF_SECONDS.labels(kind).set(seconds)

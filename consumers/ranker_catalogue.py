@@ -18,11 +18,13 @@ from ranking.appeal import appeal_of, fit_appeal
 from ranking.catalogue import PLACEMENTS, Catalogue, Facts, Moments
 from ranking.co_reading import CoReading
 from ranking.labels import LabelIndex
+from ranking.languages import primary
 from ranking.popularity import Popularity, base_rate, popularity
 from ranking.rules import Rules, may_be_listed
 
 REFRESH_MS = 250
 APPEAL_MS = 5_000
+MOST_LANGUAGES = 200
 ALL_MOMENTS = 4_000
 """Up to so many listed articles their mean and covariance are computed anew at every change, beyond when a
 fiftieth of them changed."""
@@ -50,6 +52,7 @@ class FreshArticles:
         self._labels = LabelIndex()
         self._blocked = frozenset(self.rules.blocked)
         self._languages = frozenset(self.rules.languages)
+        self._numbers: dict[str, int] = {}
         self._columns = _Columns(0)
         self._due_at = 0
         self._appeal_at = 0
@@ -82,12 +85,27 @@ class FreshArticles:
             columns = self._columns
             facts = Facts(
                 listed=listed, category=columns.category[:size], source=columns.source[:size],
-                placement=columns.placement[:size], labels=self._labels, co_reads=self._co_reads,
-                moments=self._moments(listed, len(changes)),
+                language=columns.language[:size], placement=columns.placement[:size], labels=self._labels,
+                co_reads=self._co_reads, moments=self._moments(listed, len(changes)),
             )  # fmt: skip
             self.catalogue = Catalogue(a.ids, a.vectors[:size], a.hashes[:size], a.published_at[:size], facts)
         self._count(now_ms)
         return CatalogueChange() if same else self._compare(listed, changes, now_ms)
+
+    def changed_at(self, article_id: str) -> int:
+        """Return when the article was published as it is now, epoch ms; 0 where it is not here."""
+        row = self._articles.row(article_id)
+        return 0 if row is None else int(self._articles.cause_at[row])
+
+    def category_sizes(self, most: int) -> dict[str, int]:
+        """Return how many listed articles each category has, the largest first, at most so many."""
+        names, numbers, _ = self.catalogue.categories
+        places = self.catalogue.open[::-1]
+        sizes = np.bincount(numbers[places], minlength=len(names)) * (names != 0)
+        first = np.zeros(len(names), np.intp)
+        first[numbers[places]] = places
+        largest = np.argsort(-sizes, kind="stable")[:most]
+        return {self._articles.meta[first[n]].category: int(sizes[n]) for n in largest.tolist() if sizes[n]}
 
     def _describe(self, changes: Sequence[ArticleChange]) -> None:
         """Take over what the changed articles' metadata say."""
@@ -99,11 +117,19 @@ class FreshArticles:
             meta, row = self._articles.meta[change.row], change.row
             labels = labels_of(meta)
             self._labels.put(row, labels)
-            foreign = bool(self._languages) and bool(meta.language) and meta.language not in self._languages
+            language = primary(meta.language)
+            foreign = bool(self._languages and language) and self._languages.isdisjoint((meta.language, language))
             self._columns.barred[row] = foreign or not self._blocked.isdisjoint(labels)
             self._columns.category[row] = _hash(meta.category)
             self._columns.source[row] = _hash(meta.source)
+            self._columns.language[row] = self._number_of(language)
             self._columns.placement[row] = PLACEMENTS[meta.placement]
+
+    def _number_of(self, language: str) -> int:
+        """Return the language's number, 0: not told; so are those past :data:`MOST_LANGUAGES`, which nobody has."""
+        if language and language not in self._numbers and len(self._numbers) < MOST_LANGUAGES:
+            self._numbers[language] = 1 + len(self._numbers)
+        return self._numbers.get(language, 0)
 
     def _moments(self, listed: NDArray[np.bool_], changed: int) -> Moments | None:
         count, since = self._moments_of
@@ -181,6 +207,7 @@ class _Columns:
     def __init__(self, size: int) -> None:
         self.category = np.zeros(size, np.uint64)
         self.source = np.zeros(size, np.uint64)
+        self.language = np.zeros(size, np.int32)
         self.placement = np.zeros(size, np.int8)
         self.barred = np.zeros(size, np.bool_)
 

@@ -10,20 +10,28 @@ from prometheus_client import Gauge
 from contract.errors import UnreadableState
 from contract.records import SOURCE_PREFIX, ArticleStats, decode_co_reads, decode_stats
 from encoders.articles import hash64
+from ranking.candidates import SOURCES
 from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
 from streams.record import Record, text_key
 from streams.worker import Log
 
-HOLDOUT, POPULAR_LIST = "holdout", "popular_list"
-"""Sources of items in the lists of those held out, and in those made for nobody; all others are in personal lists."""
+HOLDOUT, POPULAR_LIST, RELATED_LIST = "holdout", "popular_list", "related_list"
+"""Sources of items in the lists of those held out, and in those made for nobody; personal lists tell a candidate's."""
+_GROUPS = {
+    HOLDOUT: HOLDOUT,
+    POPULAR_LIST: POPULAR_LIST,
+    RELATED_LIST: RELATED_LIST,
+    **dict.fromkeys(SOURCES, "personal"),
+}
 CTR = Gauge("stoppress_ctr", "Clicks per item shown in the last hours, by whose list it was in", ["group"])
 CTR_LOW = Gauge("stoppress_ctr_low", "Where the 95 % interval of it begins", ["group"])
 CTR_HIGH = Gauge("stoppress_ctr_high", "Where the 95 % interval of it ends", ["group"])
 
 
 class GroupCounts:
-    """Impressions and clicks by whose list an item was in: personal, held out, or the popular one."""
+    """Impressions and clicks by whose list an item was in: personal, held out, popular or related ones; other
+    is what clients send of their own."""
 
     def __init__(self, partitions: int, half_life_ms: float) -> None:
         self._counts = Popularity(partitions, half_life_ms)
@@ -39,7 +47,7 @@ class GroupCounts:
         sources = list(self._sources)
         counted: dict[str, list[float]] = {}
         for source, impressions, clicks in zip(sources, *self._counts.counts(sources, now_ms).tolist(), strict=True):
-            group = source if source in (HOLDOUT, POPULAR_LIST) else "personal"
+            group = _GROUPS.get(source, "other")
             sums = counted.setdefault(group, [0.0, 0.0])
             sums[0] += impressions
             sums[1] += clicks

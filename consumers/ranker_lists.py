@@ -7,9 +7,7 @@ is staged: where a transaction fails, all of it is dropped and restored.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +16,21 @@ from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_counts import HOLDOUT, POPULAR_LIST
 from consumers.ranker_pending import Pending
+from consumers.ranker_publication import ListWriter, Publication
+from consumers.ranker_quality import EVERY_MS, SAMPLE_USERS, ListQuality, list_quality
+from consumers.ranker_reserved import CategoryLists, RelatedLists
 from contract.errors import BadRecord, UnreadableState
-from contract.messages import POPULAR, Cause, Empty, Item, List, decode
+from contract.messages import POPULAR, Cause, List, decode
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, UserRecord, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.interest import InterestModel, long_and_short
-from ranking.candidates import SOURCES
-from ranking.catalogue import PINNED, Catalogue
-from ranking.features import PARTS, Weights
-from ranking.ranking import Formula, Ranked, concerned, rank
+from ranking.features import Weights
+from ranking.ranking import Formula, concerned, rank
 from ranking.reader_table import NEVER, OTHER, ReaderTable
-from ranking.readers import Past, Readers
-from ranking.reasons import reasons
+from ranking.readers import Past
 from streams.record import Record, text_key
 from streams.restore import Restore
 from streams.worker import Log
@@ -40,15 +38,6 @@ from streams.worker import Log
 BATCH_USERS = 256
 REFRESH_USERS = 128
 RESTORED_AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What is to be written to ``recommendations``; ``result`` None takes the list away."""
-
-    user_id: str
-    partition: int
-    result: List | None
 
 
 class RankerLists:
@@ -73,6 +62,10 @@ class RankerLists:
         self._forgotten: dict[str, int] = {}
         self._popular_partition = partition_of(POPULAR.encode(), settings.partitions)
         self._popular_at = 0
+        self._quality_at = 0
+        self._writer = ListWriter(topics.generation, settings.explain)
+        self._categories = CategoryLists(settings, fresh, self._formula, self._writer)
+        self._related = RelatedLists(settings, fresh, self._formula, self._writer)
 
     def user_count(self) -> int:
         return len(self._readers)
@@ -87,7 +80,19 @@ class RankerLists:
 
     def waiting(self, now_ms: int) -> dict[str, tuple[int, float]]:
         """Return by kind of cause how many wait for their ranking, and for how many seconds the first of them has."""
-        return self._pending.put_off(now_ms)
+        return self._pending.put_off(now_ms) | {"related": self._related.put_off(now_ms)}
+
+    def quality(self, now_ms: int) -> ListQuality | None:
+        """Return what a sample of the users' present lists is like; None until ten seconds after the last time."""
+        if now_ms < self._quality_at:
+            return None
+        self._quality_at = now_ms + EVERY_MS
+        readers = self._readers
+        rows = np.flatnonzero((readers.listed != OTHER).any(axis=1) & (readers.seeds != 0))
+        if len(rows) > SAMPLE_USERS:
+            rows = np.random.default_rng(now_ms).choice(rows, SAMPLE_USERS, replace=False)
+        fallback = ~(readers.queries[rows].any(axis=(1, 2)) & readers.personal[rows])
+        return list_quality(readers.listed[rows], fallback, self._fresh.catalogue, now_ms)
 
     def restore(self, restore: Restore) -> None:
         """Read users up to their committed offsets, and their present lists; all are ranked soon. Blocks.
@@ -109,6 +114,8 @@ class RankerLists:
         self._put_users(states, ranked_at=0)
         restore.read(self._topics.recommendations, lambda record: self._put_list(record, still_to_come))
         self._owned.update(restore.committed)
+        self._categories.own(restore.committed)
+        self._related.own(restore.committed)
         self.drop(restore.damaged)
 
     def drop(self, partitions: Iterable[int]) -> None:
@@ -116,6 +123,8 @@ class RankerLists:
         gone = set(partitions)
         self._readers.drop_partitions(gone)
         self._owned -= gone
+        self._categories.drop(gone)
+        self._related.drop(gone)
         self._pending.keep(lambda user_id: self._readers.row(user_id) is not None)
         self._forgotten = {u: p for u, p in self._forgotten.items() if p not in gone}
 
@@ -136,6 +145,8 @@ class RankerLists:
     def take_articles(self, changes: Sequence[ArticleChange], now_ms: int) -> None:
         """Find the users whom publications and withdrawals concern."""
         changed = self._fresh.refresh(changes, now_ms)
+        self._categories.take_articles(changed)
+        self._related.take_articles(changed)
         for causes in (changed.left, changed.altered):
             if causes:
                 self._trigger_holders(causes)
@@ -170,12 +181,18 @@ class RankerLists:
         hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
         changed = np.flatnonzero(self._readers.relist(rows, hashes))
         cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)) & readers.personal[changed])
-        for i, items, fallback in zip(changed, self._items(ranked, readers, changed), cold.tolist(), strict=True):
+        lists = np.where(readers.personal, "", np.where(readers.seeds == 0, POPULAR_LIST, HOLDOUT))[changed].tolist()
+        all_items = self._writer.items(ranked, catalogue, changed, lists)
+        for i, items, fallback in zip(changed, all_items, cold.tolist(), strict=True):
             row, cause = known[i]
             user_id = self._readers.ids[row]
-            empty = "" if items else self._why_empty(catalogue)
-            result = self._list(user_id, items, cause, now_ms, fallback=fallback, empty=empty)
+            result = self._writer.compose(user_id, items, cause, catalogue, now_ms, fallback=fallback)
             yield Publication(user_id, int(self._readers.partition[row]), result)
+
+    def rank_reserved(self, now_ms: int, *, busy: bool) -> Iterator[Publication]:
+        """Rank what is nobody's, and yield what is not as it was; while ``busy`` with users, only the most urgent."""
+        yield from self._categories.rank(now_ms, busy=busy)
+        yield from self._related.rank(now_ms, busy=busy)
 
     def _collect(self, record: Record, states: dict[str, tuple[int, UserRecord]]) -> UserRecord | None:
         """Note the state in a record, to be put with others; forget the user at once where there is none."""
@@ -229,6 +246,10 @@ class RankerLists:
             user_id, value = text_key(record), record.value()
         except UnreadableState:
             return  # nobody's list
+        for reserved in (self._categories, self._related):
+            if user_id.startswith(reserved.prefix):
+                reserved.put(user_id.removeprefix(reserved.prefix), record.partition(), value)
+                return
         row = self._readers.row(user_id)
         if value is None:
             if row is not None:
@@ -295,49 +316,3 @@ class RankerLists:
                 (readers.ids[row], readers.ranked_at[row] == 0 and readers.ids[row] != POPULAR) for row in overdue
             )
         ]
-
-    def _items(self, ranked: Ranked, readers: Readers, users: NDArray[np.intp]) -> Iterator[list[Item]]:
-        """Yield the items of the lists of some of the ``ranked``."""
-        catalogue = self._fresh.catalogue
-        names = PARTS if self._settings.explain else ()
-        found = ranked.places[users]
-        there, drawn = found >= 0, ~np.isnan(ranked.propensities[users])
-        pinned = there & (catalogue.placement[found] == PINNED) if len(catalogue.placement) else there
-        why = reasons(ranked.parts[users], drawn, pinned)
-        lengths = np.count_nonzero(there, axis=1).tolist()
-        places = found.tolist()
-        scores = ranked.scores[users].astype(np.float64).round(4).tolist()
-        sources = ranked.sources[users].tolist()
-        propensities = ranked.propensities[users].astype(np.float64).round(6).tolist()
-        parts = ranked.parts[users, :, : len(names)].astype(np.float64).round(4).tolist()
-        lists = np.where(readers.personal, "", np.where(readers.seeds == 0, POPULAR_LIST, HOLDOUT))[users].tolist()
-        for i, length in enumerate(lengths):
-            yield [
-                Item(
-                    article_id=catalogue.ids[places[i][j]],
-                    score=scores[i][j],
-                    reason=why[i][j],
-                    source=lists[i] or SOURCES[sources[i][j]],
-                    propensity=propensities[i][j] if drawn[i, j] else None,
-                    parts=dict(zip(names, parts[i][j], strict=True)),
-                )
-                for j in range(length)
-            ]
-
-    @staticmethod
-    def _why_empty(catalogue: Catalogue) -> Empty:
-        return "no_articles" if not len(catalogue) else "nothing_left"
-
-    def _list(
-        self, user_id: str, items: list[Item], cause: Cause, now_ms: int, *, fallback: bool, empty: Empty
-    ) -> List:
-        return List(
-            user_id=user_id,
-            list_id=secrets.token_hex(8),
-            generated_at=now_ms,
-            cause=cause,
-            generation=self._topics.generation,
-            items=items,
-            fallback=fallback,
-            empty=empty,
-        )

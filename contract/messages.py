@@ -30,6 +30,8 @@ MAX_EVENT_BYTES = 1 << 20
 MAX_WAITING_EVENT_BYTES = 16 << 10
 LAST_TIME = 253_402_300_799_999
 POPULAR = "~popular"
+POPULAR_IN, RELATED_TO = "~popular/", "~related/"
+"""What the keys of a category's popular list, and of the list of an article's related ones, begin with."""
 
 Kind = Literal[
     "click", "impression", "dwell", "like", "dislike", "share",
@@ -147,7 +149,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class List(msgspec.Struct, frozen=True, kw_only=True):
     """A user's recommendations, best first; headlines are joined from ``articles`` when read."""
 
-    user_id: Annotated[str, Meta(description="The record's key: a user, or a reserved key such as `~popular`.")]
+    user_id: Annotated[
+        str, Meta(description="The record's key: a user, `~popular`, `~popular/CATEGORY`, or `~related/ARTICLE`.")
+    ]
     list_id: str
     generated_at: Annotated[int, Meta(description="Epoch milliseconds, UTC.")]
     cause: Cause

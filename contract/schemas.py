@@ -124,7 +124,8 @@ def _channel(name: str, spec: TopicSpec) -> dict[str, Any]:
     descriptions = {
         "articles": "What is published, corrected and withdrawn. Anybody may write.",
         "user-events": "What users do. Anybody may write; a user's events lie in the partition of their key.",
-        "recommendations": "The newest list of each user, and of keys such as `~popular`. Read it read_committed.",
+        "recommendations": "The newest list of each user, and under `~popular`, `~popular/CATEGORY` and "
+        "`~related/ARTICLE` those that are nobody's. Read it read_committed.",
         "dead-letters": "What could not be used, key and value as they came. Read it read_committed.",
     }
     messages = {

@@ -122,9 +122,22 @@ class Settings(BaseSettings):
     holdout: float = Field(0.02, ge=0, le=1, description="of users who always get the popular list, to compare with")
     blocked: list[str] = Field([], description="entities, authors, categories and sources that are in no list, as JSON")
     languages: list[str] = Field([], description="languages that lists are in, as JSON; empty: all")
+    language_reads: int = Field(
+        10,
+        ge=0,
+        le=4096,
+        description="articles read, none of them in a language, before those in it leave a user's list; 0: never",
+    )
     explain: bool = Field(False, description="put the score's parts into each item")
     refresh_seconds: float = Field(60.0, gt=0, le=86_400, description="every list is ranked again after this long")
     popular_seconds: float = Field(1.0, gt=0, le=86_400, description="how often the popular list is ranked")
+    category_lists: int = Field(
+        50, ge=0, le=1000, description="categories that have a popular list of their own at most; 0: none has"
+    )
+    related_length: int = Field(6, ge=0, le=50, description="items of the list of an article's related ones; 0: none")
+    related_per_second: float = Field(
+        20.0, gt=0, le=100_000, description="lists of related articles that a ranker makes at most"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     @field_validator("host")

@@ -226,7 +226,7 @@ class Observer:
         with self._lock:
             for record in records:
                 key, value = record.key(), record.value()
-                if key is None or value is None:
+                if key is None or value is None or key.startswith((b"~popular/", b"~related/")):
                     continue
                 self.lists_published += 1
                 seen = _decode_list(value)

@@ -131,6 +131,12 @@ class Catalogue:
         return names, numbers.astype(np.intp), shares
 
     @cached_property
+    def multilingual(self) -> bool:
+        """Whether the listed articles are in more than one language, as far as they tell."""
+        found = np.unique(self.language[self.open])
+        return int(np.count_nonzero(found)) > 1
+
+    @cached_property
     def fronts(self) -> dict[Any, Any]:
         """For whoever ranks: what was found once for all users."""
         return {}

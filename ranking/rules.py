@@ -1,7 +1,7 @@
 """What an editor would insist on, after the model: which articles may be listed, and how a list is put together.
 
     listed at all      not withdrawn, held, expired, embargoed, too old, blocked, or in another language
-    in a user's list   not read, not shown too often without a click, not muted
+    in a user's list   not read, not shown too often without a click, not muted, in no language that they do not read
     put together       pinned articles first; then one by one the best that is left, where an article loses
                        by likeness to those before it (MMR: Carbonell and Goldstein 1998); of near-duplicates the newest
                        alone; no more of a category or source than its cap; now and then a place for an article
@@ -23,13 +23,14 @@ from ranking.candidates import best_places
 from ranking.catalogue import PINNED, Catalogue
 from ranking.exploration import DAY_MS, HOLDOUT, Drawn, draw, uniform
 from ranking.features import Floats, Places, find, marked
+from ranking.languages import foreign
 from ranking.readers import Readers
 
 HOUR_MS = 3_600_000
 SHORTLIST = 40
 AGAIN_AT_ONCE = 16
-FREE, READ, TIRED, MUTED = range(4)
-BARS = ("", "read", "fatigue", "muted")
+FREE, READ, TIRED, MUTED, FOREIGN = range(5)
+BARS = ("", "read", "fatigue", "muted", "language")
 """Why an article may not be in a user's list."""
 LEFT, CHOSEN, DUPLICATE, CAPPED = range(4)
 FATES = ("lower score", "chosen", "near duplicate", "cap")
@@ -57,6 +58,7 @@ class Rules:
     ttl_ms: int = 30 * DAY_MS
     blocked: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    language_reads: int = 10
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -78,6 +80,7 @@ class Rules:
             ttl_ms=round(settings.article_ttl_days * DAY_MS),
             blocked=tuple(settings.blocked),
             languages=tuple(settings.languages),
+            language_reads=settings.language_reads,
         )
 
     def held_out(self, seed: int) -> bool:
@@ -135,6 +138,9 @@ def bars(readers: Readers, catalogue: Catalogue, shown: Floats, rules: Rules) ->
     if rules.fatigue_limit:
         barred[shown >= rules.fatigue_limit] = TIRED
     users, places, _ = find(catalogue, readers.read)
+    unread = foreign(catalogue, users, places, len(readers), rules.language_reads)
+    if unread is not None:
+        barred[unread] = FOREIGN
     barred[users, places] = READ
     return barred
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from consumers import ranker_lists
 from consumers.article_view import ArticleChange
 from consumers.ranker_catalogue import CatalogueChange, FreshArticles
-from consumers.ranker_lists import Publication, RankerLists
+from consumers.ranker_lists import RankerLists
+from consumers.ranker_publication import Publication
 from contract.messages import POPULAR, Cause, List, Placement
 from contract.murmur2 import partition_of
 from contract.records import (
@@ -102,6 +104,7 @@ class World:
 
     def __init__(self, owned: Iterable[int] = (PARTITION,), **values: object) -> None:
         plain = {"duplicate_cosine": 1.01, "diversity": 0, "exploration": 0, "holdout": 0, "category_share": 1}
+        plain |= {"category_lists": 0, "related_length": 0}
         chosen = {"partitions": 2, "list_length": 3, **plain, **values}
         self.settings: Settings = load([f"{name}={value}" for name, value in chosen.items()], environ={})
         self.table = ArticleTable(DIMS)
@@ -114,7 +117,10 @@ class World:
         self.now = NOW
 
     def own(self, partitions: Iterable[int]) -> None:
-        self.lists._owned.update(partitions)
+        owned = set(partitions)
+        self.lists._owned.update(owned)
+        self.lists._categories.own(owned)
+        self.lists._related.own(owned)
 
     def article(
         self, article_id: str, vector: Vector, *, at: int = NOW - 1000, published_at: int = NOW - HOUR,
@@ -154,7 +160,9 @@ class World:
 
     def rank(self) -> list[Publication]:
         """Rank who is due now; return what is to be published."""
-        return list(self.lists.rank(self.lists.due(self.now), self.now))
+        due = self.lists.due(self.now)
+        busy = len(due) >= ranker_lists.BATCH_USERS
+        return [*self.lists.rank(due, self.now), *self.lists.rank_reserved(self.now, busy=busy)]
 
     def published(self) -> dict[str, List | None]:
         """The same by user."""

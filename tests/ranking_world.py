@@ -50,7 +50,7 @@ def a_catalogue(
     """Articles whose hashes are 1, 2, 3, ...; ``facts`` as lists."""
     n = len(vectors)
     types = {
-        "listed": np.bool_, "category": np.uint64, "source": np.uint64, "placement": np.int8,
+        "listed": np.bool_, "category": np.uint64, "source": np.uint64, "language": np.int32, "placement": np.int8,
         "popularity": np.float32, "appeal": np.float32, "impressions": np.float32,
     }  # fmt: skip
     index = LabelIndex()
@@ -101,6 +101,7 @@ def catalogues(draw: st.DrawFn, least: int = 0, most: int = 12) -> Catalogue:
         listed=some(True, True, True, False),
         category=some(*CATEGORIES),
         source=some(0, 5, 6),
+        language=some(0, 1, 1, 2),
         placement=some(AUTO, AUTO, AUTO, PINNED, BOOSTED),
         popularity=some(-0.5, 0.0, 0.0, 2.0),
         appeal=some(-0.3, 0.0, 0.4),

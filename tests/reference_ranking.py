@@ -63,6 +63,10 @@ def allowed(readers: Readers, user: int, catalogue: Catalogue, rules: Rules) -> 
     past = readers.pasts[user]
     shown = dict(zip(_hashes(past.shown), past.shown_counts, strict=True))
     limit = math.inf if rules.fatigue_limit is None else rules.fatigue_limit
+    languages = catalogue.language.tolist()
+    open_languages = {language for language, one in zip(languages, catalogue.listed.tolist(), strict=True) if one} - {0}
+    read = [languages[p] for p, h in enumerate(catalogue.hashes.tolist()) if h in _hashes(past.read) and languages[p]]
+    choosy = len(open_languages) > 1 and rules.language_reads and len(read) >= rules.language_reads
     return [
         place
         for place, hashed in enumerate(catalogue.hashes.tolist())
@@ -70,6 +74,7 @@ def allowed(readers: Readers, user: int, catalogue: Catalogue, rules: Rules) -> 
         and hashed not in _hashes(past.read)
         and shown.get(hashed, 0) < limit
         and not catalogue.labels.of(place) & set(past.mutes)
+        and not (choosy and languages[place] and languages[place] not in read)
     ]
 
 

@@ -339,7 +339,7 @@ def test_a_bad_version_of_an_article_leaves_the_good_one_in_lists_and_every_feed
 
 def test_a_ranker_starts_again_whatever_stands_among_its_lists(running: Running) -> None:
     lists = running.pipeline.topics.recommendations
-    for key in (b"\xff", b"stranger", b"~popular", b"~stranger", b""):
+    for key in (b"\xff", b"stranger", b"~popular", b"~popular/arts", b"~related/known", b"~stranger", b""):
         for value in (b"no list", b"\xff", b"{}", b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
             running.pipeline.send(lists, key, value)
     ranker = running.workers[2]

@@ -220,6 +220,8 @@ def test_an_unknown_user_gets_the_popular_list(running: Running) -> None:
     answer = running.get("nobody")
     assert (answer["user_id"], answer["list_id"], answer["fallback"]) == ("nobody", "p1", True)
     assert running.get(POPULAR)["fallback"] is False
+    assert running.shown("~popular/nothing") == ["a1"]
+    assert running.shown("~related/nothing") == []
     running.write(ranked("nobody", "a1", list_id="own"))
     running.wait(lambda: running.get("nobody")["list_id"] == "own")
     running.write_raw(running.topics.recommendations, "nobody", None)

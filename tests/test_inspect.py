@@ -52,6 +52,22 @@ def test_a_users_calculation_is_that_of_the_list_they_have(running: Pipeline) ->
     assert "16 articles may be listed; not for this user: 1 read" in answer.out
 
 
+@pytest.mark.parametrize("key", ["~popular", "~popular/football", "~related/football-0"])
+def test_what_is_nobodys_is_calculated_like_any_other_list(running: Pipeline, key: str) -> None:
+    length = 4 if key == "~popular/football" else 6
+    shown = running.until_list(key, lambda x: len(x.items) == length, "of full length")
+    found = inspected(running, "user", key)
+    assert (found["user_id"], found["events_folded"]) == (key, 0)
+    listed = [one["article_id"] for one in found["candidates"] if one["position"] is not None]
+    assert len(listed) == length
+    if key == "~related/football-0":
+        assert set(ids(shown)[:3]) == set(listed[:3]) == {"football-1", "football-2", "football-3"}
+        assert found["barred"] == {"read": 1}
+    elif key == "~popular/football":
+        assert {article_id.split("-")[0] for article_id in listed} == {"football"}
+    assert stoppress(running.settings, "inspect", "user", key).code == 0
+
+
 def test_the_story_of_a_click_that_caused_a_list(running: Pipeline) -> None:
     sent = running.event("guest", "click", "space-0", event_id="reads space")
     shown = running.until_list("guest", lambda x: x.cause.at == sent.timestamp, "after the click")
@@ -84,6 +100,9 @@ def test_an_event_that_causes_no_list_says_why(running: Pipeline) -> None:
 def test_nobody_and_nothing_by_that_name(running: Pipeline) -> None:
     for arguments, says in (
         (("user", "nobody"), "holds no user 'nobody'"),
+        (("user", "~related/nothing"), "there is no list '~related/nothing'"),
+        (("user", "~popular/nothing"), "there is no list '~popular/nothing'"),
+        (("user", "~else"), "there is no list '~else'"),
         (("event", "none"), "holds no event 'none'"),
     ):
         answer = stoppress(running.settings, "inspect", *arguments)

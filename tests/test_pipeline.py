@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from contract.messages import POPULAR, List, decode
+from contract.messages import POPULAR, POPULAR_IN, RELATED_TO, List, decode
 from streams.local_broker import LocalBroker
 from tests.pipeline import Pipeline, Worker, await_true, now_ms, pipeline_on
 
@@ -53,7 +53,7 @@ class Running:
 
     def fetch(self, user_id: str) -> dict[str, Any]:
         """What the feed serves for a user."""
-        status, body = self.feed.get(f"/v1/feed/{quote(user_id)}")
+        status, body = self.feed.get(f"/v1/feed?user_id={quote(user_id)}")
         assert status == 200, body
         served: dict[str, Any] = json.loads(body)
         return served
@@ -195,6 +195,32 @@ def test_what_is_clicked_becomes_popular(running: Running) -> None:
     for number in range(12):
         running.pipeline.event(f"crowd-{number}", "click", "kitchen-2")
     running.pipeline.until_list(POPULAR, lambda x: ids(x)[0] == "kitchen-2", "led by the article that all click")
+
+
+def test_an_article_has_its_related_ones_and_a_withdrawn_one_neither_has_nor_is_any(running: Running) -> None:
+    title = "Rocket launch takes two astronauts to the space station"
+    sent = running.pipeline.article("space-rocket", title, category="space")
+    key = RELATED_TO + "space-rocket"
+    shown = running.pipeline.until_list(key, lambda x: x.items != [], "of a new article")
+    assert (shown.cause.kind, shown.cause.id, shown.cause.at) == ("article", "space-rocket", sent.timestamp)
+    assert "space-1" in ids(shown)
+    assert "space-rocket" not in ids(shown)
+    other = running.pipeline.until_list(RELATED_TO + "space-1", lambda x: "space-rocket" in ids(x), "the other way")
+    assert {item.source for item in (*shown.items, *other.items)} == {"related_list"}
+    await_true(lambda: running.fetch(key)["items"], "it is served")
+    running.pipeline.withdraw("space-rocket")
+    assert_gone_from_every_list(running, "space-rocket")
+    running.pipeline.records(running.pipeline.topics.recommendations).until(
+        lambda records: {r.key: r.value for r in records}[key.encode()] is None, "its own list is taken away"
+    )
+    await_true(lambda: not running.fetch(key)["items"], "nothing is served in its place")
+
+
+def test_a_category_has_a_popular_list_of_its_own(running: Running) -> None:
+    key = POPULAR_IN + "rates"
+    shown = running.pipeline.until_list(key, lambda x: len(x.items) >= 4, "of the section")
+    assert {name.split("-")[0] for name in ids(shown)} == {"rates"}
+    await_true(lambda: [item["category"] for item in running.fetch(key)["items"]] == ["rates"] * 4, "it is served")
 
 
 def test_forget_takes_the_list_and_the_state_away(running: Running) -> None:

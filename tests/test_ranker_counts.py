@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from consumers.ranker_counts import HOLDOUT, POPULAR_LIST, GroupCounts, take_co_reads, take_stats, wilson
+from consumers.ranker_counts import HOLDOUT, POPULAR_LIST, RELATED_LIST, GroupCounts, take_co_reads, take_stats, wilson
 from contract.records import SOURCE_PREFIX, ArticleStats, CoReads, encode_plain
 from encoders.articles import hash64
 from ranking.co_reading import CoReading
@@ -28,12 +28,16 @@ def test_articles_and_sources_are_told_apart_and_what_cannot_be_read_is_left_out
             Row(SOURCE_PREFIX + "popular", encode_plain(ArticleStats(NOW, 600, 60))),
             Row(SOURCE_PREFIX + HOLDOUT, encode_plain(ArticleStats(NOW, 100, 4))),
             Row(SOURCE_PREFIX + POPULAR_LIST, encode_plain(ArticleStats(NOW, 0, 0))),
+            Row(SOURCE_PREFIX + "newsletter", encode_plain(ArticleStats(NOW, 50, 40))),
+            Row(SOURCE_PREFIX + RELATED_LIST, encode_plain(ArticleStats(NOW, 50, 10))),
         ],
     )  # fmt: skip
     assert popularity.counts(["a", "b"], NOW).tolist() == [[10, 0], [2, 0]]
     assert [record.message for record in caplog.records] == ["unreadable_counts"] * 2
     rates = groups.rates(NOW)
-    assert rates.keys() == {"personal", HOLDOUT}
+    assert rates.keys() == {"personal", HOLDOUT, RELATED_LIST, "other"}
+    assert rates["other"][0] == pytest.approx(0.8), "what a client calls its own is no list of ours"
+    assert rates[RELATED_LIST][0] == pytest.approx(0.2)
     assert rates["personal"] == pytest.approx(wilson(1000, 100))
     assert rates[HOLDOUT][0] == pytest.approx(0.04)
 

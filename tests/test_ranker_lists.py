@@ -13,6 +13,7 @@ from ranking.features import PARTS
 from tests.ranker_world import (
     DIMS,
     EAST,
+    HOUR,
     NORTH,
     NOW,
     NOWHERE,
@@ -313,6 +314,36 @@ def test_under_overload_the_refresh_yields(world: World, monkeypatch: pytest.Mon
     assert {user_id for user_id, _ in world.lists.due(world.now)} == {"ann", "bob"}
 
 
+def test_under_overload_events_go_first_publications_get_their_quarter_and_the_refresh_waits_for_both(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = {f"reader-{n}": NORTH for n in range(3)}
+    clickers, idle = {f"clicker-{n}": WEST for n in range(6)}, {f"idle-{n}": WEST for n in range(5)}
+    settled(world, **readers, **clickers, **idle)
+    world.later(60_001)
+    monkeypatch.setattr(ranker_lists, "BATCH_USERS", 4)
+    monkeypatch.setattr(ranker_lists, "REFRESH_USERS", 3)
+    world.take_articles(world.article("news", NEAR_NORTH, at=world.now - 70))
+    for user_id in clickers:
+        world.user(user_id, EAST, clicked(world.now))
+    batches = []
+    while due := world.lists.due(world.now):
+        batches.append([cause.kind for _, cause in due])
+        list(world.lists.rank(due, world.now))
+        if len(batches) == 1:
+            waiting = world.lists.waiting(world.now)
+            assert (waiting["event"], waiting["article"]) == ((3, 0.0), (2, 0.07)), "the metric says what is put off"
+    assert batches[:2] == [["event", "event", "event", "article"]] * 2
+    assert [kind for batch in batches[2:] for kind in batch] == ["article", *["refresh"] * 5]
+
+
+def test_an_article_that_would_enter_no_list_has_nobody_ranked(world: World) -> None:
+    settled(world, **{f"reader-{n}": NORTH for n in range(5)})
+    world.take_articles(world.article("far", (-1.0, 0.0, 0.0, 0.0), published_at=NOW - 20 * HOUR))
+    assert world.lists.put_off() == 0
+    assert world.lists.due(world.now) == []
+
+
 def test_the_popular_list_is_published_by_its_owner_alone(world: World) -> None:
     assert POPULAR not in world.published()
     world.own([POPULAR_PARTITION])
@@ -441,6 +472,19 @@ def test_what_the_publisher_blocks_or_is_in_another_language_is_in_no_list() -> 
     )  # fmt: skip
     world.user("ann", NORTH, clicked())
     assert set(ids(world.published()["ann"])) == {"plain", "english"}
+
+
+def test_who_reads_one_language_is_listed_none_in_another_and_both_in_their_region() -> None:
+    world = World(language_reads=2, list_length=9)
+    tongues = {"a": "en-GB", "b": "EN", "c": "en", "d": "fr", "e": ""}
+    world.take_articles(*(world.article(name, NORTH, language=language) for name, language in tongues.items()))
+    world.user("ann", NORTH, clicked(), read=["a", "b"])
+    world.user("bob", NORTH, clicked(), read=["a", "d"])
+    world.user("eve", NORTH, clicked(), read=["d"])
+    published = world.published()
+    assert {user_id: set(ids(shown)) for user_id, shown in published.items()} == {
+        "ann": {"c", "e"}, "bob": {"b", "c", "e"}, "eve": {"a", "b", "c", "e"},
+    }  # fmt: skip
 
 
 def test_editors_put_articles_at_the_head_of_lists_or_raise_them() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract.messages import POPULAR, Cause, Item, List, encode
+from contract.messages import POPULAR, POPULAR_IN, RELATED_TO, Cause, Item, List, encode
+from contract.murmur2 import partition_of
 from contract.settings import Settings
 from streams.admin import create_topics
 from streams.health import HealthServer, Pulse
@@ -186,9 +187,62 @@ def test_an_empty_list_of_who_has_read_everything_stays(stored: Stored) -> None:
 
 
 def test_the_popular_list_is_restored_by_its_owner(stored: Stored) -> None:
-    stored.lists((POPULAR, ["north", "north-east", "east"]), ("~popular/sport", ["north"]), partition=POPULAR_PARTITION)
+    stored.lists((POPULAR, ["north", "north-east", "east"]), partition=POPULAR_PARTITION)
     stored.restore(partition=POPULAR_PARTITION)
     assert stored.world.rank() == []
+
+
+RELATED = {"related_length": 1, "related_per_second": 10_000}
+NEAREST = {"north": "north-east", "north-east": "north", "east": "north-east", "west": "north"}
+"""The one article in each article's list."""
+
+
+def owned(partition: int) -> list[str]:
+    return [name for name in ARTICLES if partition_of((RELATED_TO + name).encode(), 2) == partition]
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+def test_lists_of_related_articles_that_are_as_they_would_be_are_not_published_again(
+    settings: Settings, pulse: Pulse, partition: int
+) -> None:
+    first = Stored(settings, pulse, **RELATED)
+    first.restore(partition=partition)
+    made = {user_id: shown for user_id, shown in first.world.published().items() if user_id.startswith(RELATED_TO)}
+    assert made.keys() == {RELATED_TO + name for name in owned(partition)}
+    for user_id, shown in made.items():
+        assert shown is not None
+        assert (shown.cause.kind, shown.items[0].article_id) == ("start", NEAREST[user_id.removeprefix(RELATED_TO)])
+        first.lists((user_id, encode(shown)), partition=partition)
+    again = Stored(settings, pulse, **RELATED)
+    again.restore(partition=partition)
+    assert [p for p in again.world.rank() if p.user_id.startswith(RELATED_TO)] == []
+    assert len(again.world.lists._related) == len(owned(partition))
+
+
+@pytest.mark.parametrize("values", [RELATED, {"related_length": 0}], ids=["gone meanwhile", "switched off"])
+def test_lists_of_articles_that_have_none_now_are_taken_away(
+    settings: Settings, pulse: Pulse, values: dict[str, object]
+) -> None:
+    stored = Stored(settings, pulse, **values)
+    stored.lists((RELATED_TO + "gone", ["north"]), (RELATED_TO + "gone before", None), (POPULAR_IN + "gone", ["east"]))
+    stored.restore()
+    published = stored.world.published()
+    assert {key for key, shown in published.items() if shown is None} == {RELATED_TO + "gone", POPULAR_IN + "gone"}
+
+
+def test_a_list_that_holds_what_is_gone_or_is_older_than_its_article_is_made_anew_first(
+    settings: Settings, pulse: Pulse
+) -> None:
+    partition = next(number for number in (0, 1) if len(owned(number)) > 1)
+    stale, older = owned(partition)[:2]
+    stored = Stored(settings, pulse, **RELATED)
+    stored.world.take_articles(stored.world.article(older, ARTICLES[older], at=NOW + 1))
+    stored.lists((RELATED_TO + stale, ["gone"]), (RELATED_TO + older, ["gone"]), partition=partition)
+    stored.lists((RELATED_TO + older, ["west" if older != "west" else "east"]), partition=partition)
+    stored.restore(partition=partition)
+    causes = {p.user_id: p.result.cause.kind for p in stored.world.rank() if p.result is not None}
+    assert causes[RELATED_TO + stale] == "start"
+    assert causes[RELATED_TO + older] == "article"
 
 
 def test_a_state_that_cannot_be_read_damages_its_partition_alone(stored: Stored) -> None:

@@ -69,6 +69,7 @@ all_rules = st.builds(
     duplicate_cosine=st.sampled_from((0.95, 1.01)),
     diversity=st.sampled_from((0.0, 0.2)),
     exploration=st.just(0.0),
+    language_reads=st.sampled_from((0, 1, 3)),
 )
 
 

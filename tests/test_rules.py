@@ -14,6 +14,7 @@ from contract.settings import load
 from ranking.candidates import SOURCES
 from ranking.catalogue import PINNED, Catalogue
 from ranking.exploration import DAY_MS, luck, places_to_explore
+from ranking.languages import primary
 from ranking.ranking import Formula, Ranked, rank, rank_traced
 from ranking.readers import NO_PAST, Readers
 from ranking.rules import BARS, FATES, Rules, may_be_listed
@@ -72,6 +73,31 @@ def test_what_is_muted_is_left_out_whatever_kind_of_label_it_is() -> None:
     labels = {0: ["Globex"], 1: ["sports"], 2: ["Anna Writer"], 3: ["An Agency"]}
     catalogue = a_catalogue([EAST] * 5, labels=labels)
     assert listed(a_reader(EAST, mutes=("Globex", "An Agency")), catalogue) == [1, 2, 4]
+
+
+def test_a_language_leaves_when_enough_was_read_and_nothing_in_it() -> None:
+    catalogue = a_catalogue([EAST] * 7, language=[1, 1, 1, 2, 0, 0, 1])
+    in_one = a_reader(EAST, read=[1, 2, 3])
+    assert listed(in_one, catalogue, language_reads=3) == [4, 5, 6]
+    assert rank_traced(in_one, catalogue, Formula(rules=Rules(language_reads=3)), NOW)[1].barred[0, 3] == BARS.index(
+        "language"
+    )
+    assert listed(in_one, catalogue, language_reads=4) == [3, 4, 5, 6], "too little is known"
+    assert listed(in_one, catalogue, language_reads=0) == [3, 4, 5, 6]
+    assert listed(a_reader(EAST, read=[1, 2, 4]), catalogue, language_reads=3) == [2, 4, 5, 6], "reads both"
+    assert listed(a_reader(EAST, read=[1, 2, 5, 6]), catalogue, language_reads=3) == [2, 3, 6], "no language told"
+    held_out = a_reader(EAST, read=[1, 2, 3], personal=False)
+    assert listed(held_out, catalogue, language_reads=3) == [4, 5, 6], "also from the popular list"
+
+
+def test_a_publisher_of_one_language_bars_nobody() -> None:
+    catalogue = a_catalogue([EAST] * 4, language=[1, 1, 1, 2], listed=[False, False, False, True])
+    assert listed(a_reader(EAST, read=[1, 2, 3]), catalogue, language_reads=3) == [3]
+
+
+@pytest.mark.parametrize(("tag", "language"), [("pt-BR", "pt"), ("PT_br", "pt"), ("de", "de"), (" ", ""), ("", "")])
+def test_a_tags_language_is_its_first_part(tag: str, language: str) -> None:
+    assert primary(tag) == language
 
 
 def test_no_category_or_source_takes_more_than_its_cap_and_none_counts_as_none() -> None:

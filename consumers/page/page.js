@@ -48,7 +48,7 @@ function follow(users) {
     if (columns.has(user.user_id)) continue;
     const column = new Column({
       userId: user.user_id,
-      label: user.label ?? (user.user_id === "~popular" ? "Popular" : user.user_id),
+      label: user.label ?? reserved(user.user_id) ?? user.user_id,
       note: user.note ?? (user.user_id === "~popular" ? "the list of everyone" : ""),
       you: user.user_id === you,
       onRead: user.user_id === you && control ? read : null,
@@ -69,6 +69,13 @@ function follow(users) {
     if (column.you) answered(list);
     if (marked) column.mark(marked);
   });
+}
+
+/** What a list is called that is nobody's. */
+function reserved(key) {
+  if (key === "~popular") return "Popular";
+  if (key.startsWith("~popular/")) return `Popular in ${key.slice("~popular/".length)}`;
+  return key.startsWith("~related/") ? `Related to ${key.slice("~related/".length)}` : null;
 }
 
 /** Until the first readers are there, say what they wait for. */

@@ -3,6 +3,7 @@
 import { age, cause, el, hue, part, reason, signed } from "./format.js";
 
 const card = document.getElementById("why");
+const RELATED = 3;
 let shownFor = null;
 let pinned = false;
 let timer = 0;
@@ -81,6 +82,18 @@ function fill({ item, feed, position }) {
     nodes.push(link);
   }
   card.replaceChildren(...nodes);
+  related(item.article_id);
+}
+
+/** Add what is related to the article, once it has come and if the card still explains it. */
+async function related(articleId) {
+  const explained = shownFor;
+  const list = await fetch(`/v1/feed?user_id=${encodeURIComponent(`~related/${articleId}`)}`).then((r) => r.json()).catch(() => null);
+  if (!list?.items?.length || shownFor !== explained || card.querySelector(".related")) return;
+  const found = el("ul", "related");
+  for (const item of list.items.slice(0, RELATED)) found.append(el("li", "", item.title));
+  card.append(el("p", "foot", "Related"), found);
+  place(explained.element);
 }
 
 /** Whether a link leads somewhere; hosts in .example are reserved for invented ones. */
