@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.wiring import settings_of
+from commands.wiring import model_of, settings_of
 from contract.errors import SettingsError
 from contract.settings import Settings
 
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    dataset: Annotated[Path, typer.Argument(help="the folder with the data set")],
-    format_: Annotated[str, typer.Option("--format", help="of the data: mind or globo")],
+    dataset: Annotated[Path | None, typer.Argument(help="the folder with the data set")] = None,
+    format_: Annotated[str, typer.Option("--format", help="of the data: mind or globo")] = "",
+    from_topics: Annotated[
+        bool, typer.Option("--from-topics", help="instead of a data set: what the running system showed")
+    ] = False,
+    hours: Annotated[float | None, typer.Option(min=0, help="from topics: only the log's last hours")] = None,
     models: Annotated[str, typer.Option(help="names separated by commas; all of the task where not given")] = "",
     versus: Annotated[str, typer.Option(help="the model that all are held against")] = "blend",
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same numbers")] = 1,
@@ -44,14 +48,21 @@ def evaluate(
     from evaluation.table import all_tables, rich_table
 
     settings = settings_of(context)
-    if format_ not in ("mind", "globo"):
+    if from_topics == (dataset is not None) or (from_topics and format_):
+        raise SettingsError("give a data set and its --format, or --from-topics")
+    if hours is not None and not from_topics:
+        raise SettingsError("--hours goes with --from-topics")
+    if not from_topics and format_ not in ("mind", "globo"):
         raise SettingsError(f"the format {format_!r} is not known; known: mind, globo")
     names = tuple(name.strip() for name in models.split(",") if name.strip())
-    check_names("impressions" if format_ == "mind" else "next click", (*names, versus))
-    asked = Asked(dataset.resolve().name, names, versus, seed)
+    check_names("next click" if format_ == "globo" else "impressions", (*names, versus))
+    name = dataset.resolve().name if dataset is not None else f"{settings.namespace}user-events"
+    asked = Asked(name, names, versus, seed)
     with EvaluationDisplay(Console(stderr=True)) as display:
         left_out = LeftOut(display.say)
-        if format_ == "mind":
+        if dataset is None:
+            result = _on_own_log(settings, asked, left_out, display, hours)
+        elif format_ == "mind":
             result = _on_impressions(dataset, settings, asked, left_out, display)
         else:
             result = _on_clicks(dataset, settings, asked, left_out, display, Protocol(every, warm_up_hours))
@@ -106,6 +117,32 @@ def _on_clicks(
         clicks, articles, settings, asked, left_out, protocol,
         lambda read, judged: display.show("clicks", read, len(clicks), f"{judged:,} judged"),
     )  # fmt: skip
+
+
+def _on_own_log(
+    settings: Settings, asked: Asked, left_out: LeftOut, display: EvaluationDisplay, hours: float | None
+) -> Result:
+    from consumers.shown_log import read_shown, read_vectors
+    from evaluation.articles import Articles
+    from evaluation.run import evaluate_own_log
+    from streams.admin import require_topics
+
+    topics, model = model_of(settings)
+    require_topics(settings, topics.specs())
+    articles = Articles(model.dims)
+    for article_id, article in read_vectors(settings, topics, model.dims, left_out):
+        articles.describe(article_id, article.meta.category, article.vector, article.published_at)
+    log = read_shown(settings, topics, left_out, hours=hours)
+    result = evaluate_own_log(
+        log.shown, articles, settings, asked, left_out,
+        lambda read, judged: display.show("impressions", read, len(log.shown), f"{judged:,} judged"),
+    )  # fmt: skip
+    if result.off_policy is None:
+        display.say(
+            "no place that was given by chance was shown, so nothing can be said of what else would have been clicked: "
+            "clients have to send `shown` with the propensities of the list, and `exploration` has to be above 0"
+        )
+    return result
 
 
 def _broken(left_out: LeftOut) -> Callable[[object], None]:

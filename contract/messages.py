@@ -124,7 +124,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     reason: str = ""
     source: str = ""
     session_id: str = ""
-    context: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
+    context: Annotated[
+        dict[str, Any], Meta(description="Anything else; read is `group` alone, by which an evaluation slices.")
+    ] = {}
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -17,7 +17,8 @@ class Articles:
 
     ``vectors`` float32 [capacity, dims], zero where there is none (dims 0: the data set has no texts);
     ``has_vector`` [capacity]; ``categories`` int64 [capacity], indices into ``category_names``, 0 is the unnamed one;
-    ``first_seen`` int64 [capacity], epoch ms, :data:`NEVER` before. Arrays are at least as long as ``len(self)``.
+    ``first_seen`` int64 [capacity], epoch ms, :data:`NEVER` before; ``published_at`` the same, :data:`NEVER` where the
+    data does not say. Arrays are at least as long as ``len(self)``.
     """
 
     def __init__(self, dims: int = 0) -> None:
@@ -29,6 +30,7 @@ class Articles:
         self.has_vector: NDArray[np.bool_] = np.zeros(1024, np.bool_)
         self.categories: NDArray[np.int64] = np.zeros(1024, np.int64)
         self.first_seen: NDArray[np.int64] = np.full(1024, NEVER)
+        self.published_at: NDArray[np.int64] = np.full(1024, NEVER)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,13 +50,14 @@ class Articles:
                 self.has_vector = grown(self.has_vector, index + 1)
                 self.categories = grown(self.categories, index + 1)
                 self.first_seen = grown(self.first_seen, index + 1, NEVER)
+                self.published_at = grown(self.published_at, index + 1, NEVER)
         return index
 
     def indices(self, article_ids: Sequence[str]) -> Indices:
         """Return the articles' indices, [n]."""
         return np.fromiter((self.index(article_id) for article_id in article_ids), np.intp, len(article_ids))
 
-    def describe(self, article_id: str, category: str, vector: NDArray[np.float32]) -> None:
+    def describe(self, article_id: str, category: str, vector: NDArray[np.float32], published_at: int = NEVER) -> None:
         """Say what is known of an article beside its id."""
         index = self.index(article_id)
         if category not in self._category:
@@ -63,6 +66,13 @@ class Articles:
         self.categories[index] = self._category[category]
         self.vectors[index] = vector
         self.has_vector[index] = bool(vector.any())
+        self.published_at[index] = published_at
+
+    def most_read_category(self, history: Indices) -> str:
+        """Return the category of most of ``history``, empty where none has a name."""
+        counts = np.bincount(self.categories[history], minlength=2)
+        counts[0] = 0
+        return self.category_names[int(counts.argmax())] if counts.any() else ""
 
     def note_seen(self, articles: Indices, at: int) -> None:
         """Note that these were on offer at ``at``."""

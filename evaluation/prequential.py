@@ -15,6 +15,7 @@ from evaluation import metrics
 from evaluation.articles import NEVER, Articles
 from evaluation.beyond_accuracy import LIST_LENGTH, BeyondJudge, Offer
 from evaluation.models.contract import Floats, Model
+from evaluation.off_policy import Draws
 from evaluation.probabilities import ProbabilityJudge
 from evaluation.requests import Clicked, Moment, Request
 
@@ -66,7 +67,9 @@ class Judge:
 
 @dataclass
 class Judged:
-    """A replay's outcome; rows of ``history_lengths`` and ``ages_ms`` (of what was clicked) are the requests."""
+    """A replay's outcome. By request: ``history_lengths``, ``ages_ms`` of what was clicked, the user's group as the
+    data names it (``groups``), and the category that they had read most (``favourites``).
+    """
 
     task: Task
     articles: Articles
@@ -74,6 +77,9 @@ class Judged:
     judges: dict[str, Judge]
     history_lengths: array[int] = field(default_factory=lambda: array("q"))
     ages_ms: array[int] = field(default_factory=lambda: array("q"))
+    groups: list[str] = field(default_factory=list)
+    favourites: list[str] = field(default_factory=list)
+    draws: Draws = field(default_factory=Draws)
 
     @property
     def requests(self) -> int:
@@ -104,6 +110,8 @@ def replay(
                 scores = judge.model.scores(request)
                 judge.seconds += time.perf_counter() - began
                 judge.take(request, scores, clicked)
+        for draw in moment.draws:
+            judged.draws.take(draw, {name: judge.model.scores(draw.request) for name, judge in judged.judges.items()})
         for feedback in moment.feedback:
             offer.note_clicks(feedback.clicks)
             for judge in judged.judges.values():
@@ -121,3 +129,5 @@ def _note(judged: Judged, request: Request, clicked: Clicked) -> None:
     seen = judged.articles.first_seen[request.candidates[clicked]]
     newest = int(seen.max(initial=-1))
     judged.ages_ms.append(request.at - newest if 0 <= newest < NEVER else 0)
+    judged.groups.append(request.group)
+    judged.favourites.append(judged.articles.most_read_category(request.history))

@@ -9,7 +9,7 @@ from contract.errors import SetupError
 from evaluation import charts
 from evaluation.prequential import METRICS
 from evaluation.results import Result
-from evaluation.table import METRIC_NAMES, Rows, all_tables, markdown
+from evaluation.table import EXPLORED, METRIC_NAMES, Rows, all_tables, markdown
 
 CATEGORIES = 12
 STYLE = Path(__file__).with_name("report.css")
@@ -19,7 +19,13 @@ NOTES = {
     "against": "Paired differences: an interval on one side of 0 is a difference that more of the same data would "
     "show again.",
     "slices": "Means over the requests of each slice; how many there are stands beside its name. "
-    "The age is that of the newest article clicked, since the data first showed it.",
+    "The age is that of the newest article clicked, since the data first showed it. A user's "
+    "group is the one that the log names, else the category that they read most; the gap is between the groups served "
+    "best and worst.",
+    "off policy": "Places that were given by chance, with the probability that the log names: how often would they "
+    "have been clicked, had a model drawn evenly among the fifth of the candidates that it scores highest? IPS "
+    "(Horvitz and Thompson) and SNIPS (Swaminathan and Joachims), bootstrapped over users. With an effective sample "
+    "below 30 (!) the figures are not to be believed.",
     "calibration": "Of the models whose scores are probabilities. An item counts as recommended where its probability "
     "reaches the threshold that had the largest F1 on all requests before.",
     "beyond": "Of the first ten of each list. Coverage: the share of articles on offer that came into any list. "
@@ -58,6 +64,7 @@ def html_page(result: Result) -> str:
     beyond = [_table(rows, accent) for rows in tables if rows[0][0] == "first ten"]
     sections.append(_section("Beyond accuracy", NOTES["beyond"], *beyond))
     sections.append(_exposure(result, accent))
+    sections.append(_off_policy(result, [rows for rows in tables if rows[0][0].startswith(EXPLORED)], accent))
     left_out = "".join(f"<li>{escape(kind)}: {count:,}</li>" for kind, count in result.left_out.items())
     if left_out:
         sections.append(_section("Left out", "Of the data set, counted while it was read.", f"<ul>{left_out}</ul>"))
@@ -118,6 +125,19 @@ def _exposure(result: Result, accent: str) -> str:
     }
     caption = f"Share of each category in {_key(['what was on offer', *(f'the lists of {name}' for name in names)])}"
     return _section("Exposure", "", _figure(charts.shares(rows), caption))
+
+
+def _off_policy(result: Result, tables: list[Rows], accent: str) -> str:
+    found = result.off_policy
+    if found is None:
+        return ""
+    points = {name: charts.Point(model.snips, *model.snips_ci) for name, model in found.models.items()}
+    caption = (
+        f"SNIPS with its 95% interval, from {found.explored:,} explored places of {found.users:,} users; "
+        f"{found.candidates:.0f} could have been drawn on average; weights are cut to {found.clip:.1f}"
+    )
+    plot = _figure(charts.intervals(points, accent=accent), caption)
+    return _section("Explored places", NOTES["off policy"], plot, *(_table(rows, accent) for rows in tables))
 
 
 def _section(title: str, note: str, *parts: str) -> str:

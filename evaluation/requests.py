@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,7 +19,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     ``candidates`` [n], no two alike, in an order that says nothing; ``history`` what was read before, oldest first: by
     the user, or where ``session`` is not -1 in this session. ``first``: nothing was asked or learned of this user (or
-    session) before, so nobody knows the history yet.
+    session) before, so nobody knows the history yet. ``group``: of users, as the data names it, if it does.
     """
 
     at: int
@@ -27,14 +28,31 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     history: Indices
     candidates: Indices
     first: bool
+    group: str = ""
+
+
+class Draw(msgspec.Struct, frozen=True, gc=False):
+    """A place of a list that was given by chance: ``request`` has as candidates what could have been drawn.
+
+    ``drawn`` is the place among them of what was, with the probability ``propensity``.
+    """
+
+    request: Request
+    drawn: int
+    propensity: float
+    clicked: bool
 
 
 class Feedback(msgspec.Struct, frozen=True, gc=False):
-    """What became of a request, or a click without one: ``clicked`` [n] of what was ``shown`` [n]."""
+    """What became of a request, or a click without one: ``clicked`` [n] of what was ``shown`` [n].
+
+    ``elsewhere``: no list showed it.
+    """
 
     request: Request
     shown: Indices
     clicked: Clicked
+    elsewhere: bool = False
 
     @property
     def clicks(self) -> Indices:
@@ -50,6 +68,7 @@ class Moment(msgspec.Struct, frozen=True, gc=False):
     feedback: list[Feedback]
     read: int
     """Lines of the data set that it was made of."""
+    draws: list[Draw] = []
 
 
 class Impression(Protocol):
@@ -67,6 +86,34 @@ class Impression(Protocol):
     def candidates(self) -> list[str]: ...
     @property
     def clicked(self) -> list[bool]: ...
+
+
+class ShownItem(Protocol):
+    """An item of an own list; ``propensity`` is the probability with which it was drawn, None where it was not."""
+
+    @property
+    def article_id(self) -> str: ...
+    @property
+    def position(self) -> int | None: ...
+    @property
+    def propensity(self) -> float | None: ...
+
+
+class Shown(Protocol):
+    """An impression of an own list, or (``elsewhere``) a click that no list led to; ``at`` is epoch ms."""
+
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def items(self) -> Sequence[ShownItem]: ...
+    @property
+    def clicked(self) -> list[bool]: ...
+    @property
+    def elsewhere(self) -> bool: ...
 
 
 class Click(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from evaluation.beyond_accuracy import Beyond
 from evaluation.bootstrap import interval, p_value, resampled_means
-from evaluation.prequential import METRICS, Judged, Task
+from evaluation.off_policy import OffPolicy
+from evaluation.prequential import MAIN_METRIC, METRICS, Judged, Task
 from evaluation.probabilities import Calibration
 
 HOUR_MS = 3_600_000
@@ -19,6 +21,12 @@ AGES = {
     "under 1 h": (0, HOUR_MS), "1-6 h": (HOUR_MS, 6 * HOUR_MS), "6-24 h": (6 * HOUR_MS, 24 * HOUR_MS),
     "24 h and more": (24 * HOUR_MS, None),
 }  # fmt: skip
+USER_GROUP = "user group"
+OTHERS = "others"
+GROUPS = 8
+"""So many groups of users are told apart, those with the most requests."""
+ENOUGH_REQUESTS = 30
+"""A group with fewer requests says nothing of a gap."""
 
 Interval = tuple[float, float]
 
@@ -31,6 +39,15 @@ class Difference(msgspec.Struct, frozen=True):
     p: float
 
 
+class Gap(msgspec.Struct, frozen=True):
+    """How much better a model's main metric is for the group of users it serves ``best`` than for the ``worst``."""
+
+    best: str
+    worst: str
+    gap: float
+    ci: Interval
+
+
 class ModelFigures(msgspec.Struct, frozen=True):
     """One model's figures by metric; ``versus`` is empty for the one that all are held against."""
 
@@ -40,6 +57,7 @@ class ModelFigures(msgspec.Struct, frozen=True):
     slices: dict[str, dict[str, dict[str, float]]]
     beyond: Beyond | None
     calibration: Calibration | None
+    gap: Gap | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -55,6 +73,7 @@ class Result(msgspec.Struct, frozen=True):
     catalogue: dict[str, float]
     left_out: dict[str, int]
     requests_per_second: dict[str, int]
+    off_policy: OffPolicy | None = None
 
     def to_json(self) -> bytes:
         """One JSON object: each model's metrics beside its other figures."""
@@ -91,6 +110,7 @@ def results_of(judged: Judged, *, dataset: str, seed: int, versus: str, left_out
             },
             beyond=judge.beyond.result(),
             calibration=judge.probabilities.result() if judge.probabilities is not None else None,
+            gap=gap_of(own[:, metrics.index(MAIN_METRIC[judged.task])], masks.get(USER_GROUP, {}), seed),
         )
     return Result(
         task=judged.task,
@@ -105,11 +125,27 @@ def results_of(judged: Judged, *, dataset: str, seed: int, versus: str, left_out
         requests_per_second={
             name: round(judged.requests / max(judge.seconds, 1e-9)) for name, judge in judged.judges.items()
         },
+        off_policy=judged.draws.result(seed),
     )
 
 
+def gap_of(values: NDArray[np.float64], masks: dict[str, NDArray[np.bool_]], seed: int) -> Gap | None:
+    """Return the gap between the groups with the highest and the lowest mean of ``values`` [requests].
+
+    Which they are is taken as given in the interval. None where fewer than two groups have enough requests.
+    """
+    groups = {label: values[mask] for label, mask in masks.items() if mask.sum() >= ENOUGH_REQUESTS}
+    if len(groups) < 2:
+        return None
+    ranked = sorted(groups, key=lambda label: float(groups[label].mean()))
+    worst, best = ranked[0], ranked[-1]
+    rng = np.random.default_rng(seed)
+    resampled = [resampled_means(groups[label][:, None], rng)[:, 0] for label in (best, worst)]
+    return Gap(best, worst, float(groups[best].mean() - groups[worst].mean()), interval(resampled[0] - resampled[1]))
+
+
 def slices_of(judged: Judged) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Return which requests belong to each slice, by history length and by the age of what was clicked."""
+    """Return which requests belong to each slice, by history length, age of what was clicked, and group of users."""
     found = {}
     for kind, column, bounds in (
         ("history length", judged.history_lengths, HISTORY_LENGTHS),
@@ -120,6 +156,12 @@ def slices_of(judged: Judged) -> dict[str, dict[str, NDArray[np.bool_]]]:
             label: (values >= low) & (values < (np.inf if high is None else high))
             for label, (low, high) in bounds.items()
         }
+    by_request = judged.groups if any(judged.groups) else judged.favourites
+    told = Counter(group for group in by_request if group).most_common(GROUPS)
+    if told:
+        groups = np.array(by_request, object)
+        found[USER_GROUP] = {label: groups == label for label, _ in told}
+        found[USER_GROUP][OTHERS] = ~np.any(list(found[USER_GROUP].values()), axis=0)
     return found
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from evaluation.off_policy import FEW
 from evaluation.prequential import METRICS
-from evaluation.results import Result
+from evaluation.results import USER_GROUP, Result
 
 METRIC_NAMES = {
     "auc": "AUC", "mrr": "MRR", "ndcg@5": "nDCG@5", "ndcg@10": "nDCG@10", "hr@10": "HR@10", "mrr@10": "MRR@10",
 }  # fmt: skip
+EXPLORED = "CTR of explored places"
 Rows = tuple[list[str], list[list[str]]]
 """Heads, and the cells of each row."""
 
@@ -50,10 +52,16 @@ def slices(result: Result, kind: str) -> Rows:
     metric = METRICS[result.task][0]
     labels = [label for label, count in result.slices[kind].items() if count]
     heads = [f"{METRIC_NAMES[metric]} by {kind}", *(f"{label} ({result.slices[kind][label]:,})" for label in labels)]
-    return heads, [
+    rows = [
         [name, *(f"{figures.slices[kind][label][metric]:.4f}" for label in labels)]
         for name, figures in result.models.items()
     ]
+    if kind == USER_GROUP:
+        heads.append("gap")
+        for row, figures in zip(rows, result.models.values(), strict=True):
+            gap = figures.gap
+            row.append("" if gap is None else f"{gap.gap:.4f} ({gap.ci[0]:+.3f}..{gap.ci[1]:+.3f})")
+    return heads, rows
 
 
 def beyond(result: Result) -> Rows:
@@ -80,10 +88,39 @@ def calibration(result: Result) -> Rows:
     return heads, rows
 
 
+def off_policy(result: Result) -> Rows:
+    """What explored places would have been clicked, had a model chosen what to explore."""
+    heads = [EXPLORED, "IPS", "95%", "SNIPS", "95%", "effective sample", "clipped"]
+    found = result.off_policy
+    if found is None:
+        return heads, []
+    heads[0] = f"{EXPLORED} ({found.explored:,} of {found.users:,} users)"
+    ctr, ci = f"{found.ctr:.4f}", _range(found.ctr_ci)
+    rows = [["as logged", ctr, ci, ctr, ci, f"{found.explored:,}", "0"]]
+    for name, model in found.models.items():
+        few = "!" if model.effective_sample_size < FEW else ""
+        rows.append(
+            [name, f"{model.ips:.4f}", _range(model.ips_ci), f"{model.snips:.4f}", _range(model.snips_ci),
+             f"{model.effective_sample_size:,.0f}{few}", f"{model.clipped:,}"]
+        )  # fmt: skip
+    return heads, rows
+
+
+def _range(ci: tuple[float, float]) -> str:
+    return f"{ci[0]:.4f}..{ci[1]:.4f}"
+
+
 def all_tables(result: Result) -> Iterator[Rows]:
     """Every table that has a row, without columns that say nothing."""
     kinds = [slices(result, kind) for kind in result.slices]
-    for heads, rows in (accuracy(result), intervals(result), *kinds, calibration(result), beyond(result)):
+    for heads, rows in (
+        accuracy(result),
+        intervals(result),
+        *kinds,
+        calibration(result),
+        beyond(result),
+        off_policy(result),
+    ):
         filled = [place for place in range(len(heads)) if any(row[place] for row in rows)]
         if len(filled) > 1:
             yield [heads[place] for place in filled], [[row[place] for place in filled] for row in rows]

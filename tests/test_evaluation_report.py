@@ -84,7 +84,7 @@ def test_markdown_and_json_hold_the_same_figures(result: Result, tmp_path: Path)
         assert [float(cell) for cell in row] == pytest.approx(expected, abs=6e-5)
     assert figures["left_out"] == {"lines left out": 1}
     heads = [line for line in table.splitlines() if line.startswith("| ---")]
-    assert len(heads) == 6, "accuracy, intervals, two kinds of slices, probabilities, lists"
+    assert len(heads) == 7, "accuracy, intervals, three kinds of slices, probabilities, lists"
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(result: Result, tmp_path: Path) -> None:

@@ -146,3 +146,24 @@ def assert_hidden(pipeline: Pipeline) -> None:
         assert record.value is not None
         assert not {"line", "storyline", "line_id"} & set(json.loads(record.value))
         assert record.headers == {}
+
+
+def test_its_log_can_be_judged_with_what_was_explored(pipeline: Pipeline) -> None:
+    simulate(
+        pipeline.settings, users=60, archive=150, history=0.0, clicks_per_second=60.0, publications_per_second=1.0,
+        seconds=8.0, seed=4, article_vectors=pipeline.topics.article_vectors, stop=Stop(),
+    )  # fmt: skip
+    events = [decode(Event, r.value) for r in pipeline.records(pipeline.topics.user_events).to_the_end() if r.value]
+    explored = [item for event in events for item in event.shown if item.propensity is not None]
+    ended = stoppress(pipeline.settings, "evaluate", "--from-topics", "--models", "random,blend,ranker", "--json")
+    assert ended.code == 0, ended.err
+    figures = json.loads(ended.out)
+    assert figures["requests"] > 100
+    assert figures["models"]["ranker"]["auc"] > figures["models"]["random"]["auc"]
+    found = figures["off_policy"]
+    assert found["explored"] == len(explored) > 50
+    for estimated in found["models"].values():
+        assert estimated["ips_ci"][0] <= estimated["ips"] <= estimated["ips_ci"][1]
+        assert 0 < estimated["effective_sample_size"] <= len(explored)
+    added = sum(count for kind, count in figures["left_out"].items() if "would not have been a candidate" in kind)
+    assert added < 0.4 * len(explored), "the evaluation finds what the ranker could have drawn"

@@ -2,11 +2,13 @@
 
 Nobody knows when the articles of a history were read; it is taken to have been an hour apart, up to a day before
 the user's first request, so that they do not count as of now in what is popular. What a history or a request names
-counts as published when it is first named. In a data set without texts all vectors are zero.
+counts as published when it is first named, unless the data says when it was. In a data set without texts all vectors
+are zero.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +22,7 @@ from encoders.fold import Fold
 from encoders.fold_rules import Arrival, FoldLimits
 from encoders.interest import InterestModel, interest_model, long_and_short
 from encoders.user_state import PartitionState
-from evaluation.articles import Articles, Indices
+from evaluation.articles import NEVER, Articles, Indices
 from evaluation.models.contract import Floats
 from evaluation.requests import Feedback, Request
 
@@ -47,6 +49,8 @@ class FoldedUsers:
         self.state = PartitionState(PARTITION)
         self._limits = FoldLimits.of(settings)
         self._rows: NDArray[np.intp] = np.full(1024, -1, np.intp)
+        told = np.flatnonzero(articles.published_at < NEVER)
+        self._to_come = deque(told[np.argsort(articles.published_at[told], kind="stable")].tolist())
         self._begun: set[int] = set()
         self._arrivals: list[Arrival] = []
         self._offset = 0
@@ -57,14 +61,20 @@ class FoldedUsers:
         return self._rows[articles]
 
     def publish(self, articles: Indices, at: int) -> None:
-        """Put those into the table that are not there and have a vector."""
+        """Put those into the table that are not there and have a vector, and all that is known to be out by then."""
         self._grow()
         known = self._articles
+        due = []
+        while self._to_come and known.published_at[self._to_come[0]] <= at:
+            due.append(self._to_come.popleft())
+        if due:
+            articles = np.unique(np.append(articles, due))
         new = articles[(self._rows[articles] < 0) & (known.has_vector[articles] | (known.dims == 0))]
         for article in new.tolist():
             category = known.category_names[known.categories[article]][:256]
             vector = known.vectors[article] if known.dims else np.zeros(1, np.float32)
-            record = ArticleRecord(vector, at, 0, at, ArticleMeta(category=category))
+            published_at = min(at, int(known.published_at[article]))
+            record = ArticleRecord(vector, published_at, 0, published_at, ArticleMeta(category=category))
             self._rows[article] = self.table.put(known.ids[article], record)
 
     def user(self, request: Request) -> UserRecord | None:
@@ -81,7 +91,7 @@ class FoldedUsers:
         request = feedback.request
         self._begin(request)
         self.publish(feedback.shown, request.at)
-        if len(feedback.shown) > len(feedback.clicks) or request.session < 0:
+        if len(feedback.shown) > len(feedback.clicks) or (request.session < 0 and not feedback.elsewhere):
             shown = [ShownItem(article_id=self._articles.ids[article]) for article in feedback.shown.tolist()]
             self._arrive(Event(user_id=str(request.user), kind="impression", at=request.at, shown=shown), request.at)
         for article in feedback.clicks.tolist():

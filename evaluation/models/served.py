@@ -10,7 +10,7 @@ from encoders.articles import hash64
 from encoders.fold import Fold
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
 from encoders.interest import long_and_short
-from evaluation.articles import Articles
+from evaluation.articles import Articles, Indices
 from evaluation.models.contract import Floats
 from evaluation.models.folded import FoldedUsers
 from evaluation.requests import Feedback, Request
@@ -19,8 +19,9 @@ from ranking.catalogue import Catalogue, Facts
 from ranking.co_reading import CoReading
 from ranking.features import Weights, click_probability, score_parts, shown_counts
 from ranking.popularity import Popularity, base_rate, popularity
+from ranking.ranking import Formula, rank_traced
 from ranking.readers import NO_PAST, Past, Readers
-from ranking.rules import FREE, Rules, bars
+from ranking.rules import FREE, Rules, bars, few_have_seen
 
 STATISTICS_MS = 1000
 """How old click-through rates may be."""
@@ -34,6 +35,7 @@ class Ranker:
     probabilities = True
 
     def __init__(self, articles: Articles, settings: Settings) -> None:
+        self._articles = articles
         self._users = FoldedUsers(articles, settings, self._count)
         self._rules = Rules.of(settings)
         self._popularity = Popularity(1, STATS_HALF_LIFE_MS)
@@ -45,6 +47,26 @@ class Ranker:
         self._as_of = 0
 
     def scores(self, request: Request) -> Floats:
+        reader, catalogue = self._now(request)
+        places = self._users.rows(request.candidates)
+        found = score_parts(reader, catalogue, places[None], self._weights, request.at).sum(axis=0)[0]
+        barred = bars(reader, catalogue, shown_counts(reader, catalogue), self._rules)[0]
+        listed = (places >= 0) & catalogue.listed[places] & (barred[places] == FREE)
+        return np.where(listed, click_probability(found, catalogue), UNLISTED).astype(np.float64)
+
+    def explorable(self, request: Request) -> Indices:
+        """Return among which articles the ranker would draw one to be explored; candidates of ``request`` are out."""
+        reader, catalogue = self._now(request)
+        _, trace = rank_traced(reader, catalogue, Formula(self._weights, self._rules), request.at)
+        places = trace.candidates.places[0]
+        few = places[(places >= 0) & few_have_seen(catalogue, self._rules, request.at)[places]]
+        return self._articles.indices([catalogue.ids[place] for place in few.tolist()])
+
+    def learn(self, feedback: Feedback) -> None:
+        self._users.learn(feedback)
+
+    def _now(self, request: Request) -> tuple[Readers, Catalogue]:
+        """The request's user and the articles that are out, as of then."""
         users = self._users
         user = users.user(request)
         users.publish(request.candidates, request.at)
@@ -56,15 +78,7 @@ class Ranker:
         assert catalogue is not None
         numbers = np.zeros(users.model.state_size, np.float32) if user is None else user.vector
         past = NO_PAST if user is None else Past.of(user.windows)
-        reader = Readers.of(long_and_short(users.model.query(numbers[None])), [past])
-        places = users.rows(request.candidates)
-        found = score_parts(reader, catalogue, places[None], self._weights, request.at).sum(axis=0)[0]
-        barred = bars(reader, catalogue, shown_counts(reader, catalogue), self._rules)[0]
-        listed = (places >= 0) & catalogue.listed[places] & (barred[places] == FREE)
-        return np.where(listed, click_probability(found, catalogue), UNLISTED).astype(np.float64)
-
-    def learn(self, feedback: Feedback) -> None:
-        self._users.learn(feedback)
+        return Readers.of(long_and_short(users.model.query(numbers[None])), [past]), catalogue
 
     def _count(self, fold: Fold) -> None:
         for key, stats in fold.stats.items():
