@@ -8,6 +8,7 @@ withdrawn leaves all of them at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -56,7 +57,7 @@ class ReservedLists:
         return self.partition(name) in self._owned
 
     def partition(self, name: str) -> int:
-        return partition_of((self.prefix + name).encode(), self._partitions)
+        return _partition_of(self.prefix + name, self._partitions)
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget everything about these partitions."""
@@ -69,7 +70,7 @@ class ReservedLists:
     def put(self, name: str, partition: int, value: bytes | None) -> None:
         """Take over what stands in the topic; as of its own time, so that the oldest is refreshed first."""
         self._gone.pop(name, None)
-        if value is None:
+        if value is None or not name:
             self.table.drop(name)
             return
         row = self.table.add(name, partition, personal=False)
@@ -280,6 +281,11 @@ class RelatedLists(ReservedLists):
         for name in names:
             if self.table.row(name) is not None:
                 self.waiting.add(name, cause)
+
+
+@lru_cache(200_000)
+def _partition_of(key: str, partitions: int) -> int:
+    return partition_of(key.encode(), partitions)
 
 
 def _hashes(ranked: Ranked, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

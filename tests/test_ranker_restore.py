@@ -224,6 +224,7 @@ def test_lists_of_articles_that_have_none_now_are_taken_away(
     settings: Settings, pulse: Pulse, values: dict[str, object]
 ) -> None:
     stored = Stored(settings, pulse, **values)
+    stored.lists((RELATED_TO, ["north"]), (POPULAR_IN, b"nobody wrote this"))
     stored.lists((RELATED_TO + "gone", ["north"]), (RELATED_TO + "gone before", None), (POPULAR_IN + "gone", ["east"]))
     stored.restore()
     published = stored.world.published()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.messages import POPULAR, List, decode
+from contract.messages import POPULAR, RELATED_TO, List, decode
 from streams.local_broker import LocalBroker
 from tests.pipeline import Pipeline, Worker, await_true, now_ms, pipeline_on
 from tests.test_pipeline import SUBJECTS, ids
@@ -19,7 +19,7 @@ NEWS = "Telescope finds water vapour on a second distant planet"
 @pytest.fixture
 def pipeline(broker: LocalBroker, tmp_path: Path) -> Iterator[Pipeline]:
     """Articles and users are at work, the rankers are the test's; nobody clicks, so nothing becomes popular."""
-    values = {"list_length": 3, "refresh_seconds": 3600, "popular_seconds": 0.2}
+    values = {"list_length": 3, "related_length": 3, "refresh_seconds": 3600, "popular_seconds": 0.2}
     with pipeline_on(broker, tmp_path, **values) as pipeline:
         pipeline.start("articles", "users")
         for subject, titles in SUBJECTS.items():
@@ -65,7 +65,11 @@ def test_a_killed_ranker_publishes_nothing_unchanged_and_misses_no_article(pipel
     ranker = pipeline.worker("ranker").start()
     reader(pipeline, "star", "space-0")
     reader(pipeline, "baker", "kitchen-0")
+    related = [f"{RELATED_TO}{subject}-{number}" for subject in SUBJECTS for number in range(4)]
+    for key in related:
+        pipeline.until_list(key, lambda x: len(x.items) == 3, "of full length")
     ranker.kill()
+    before = [len(lists_of(pipeline, key)) for key in related]
     pipeline.article("news", NEWS)
     pipeline.until_embedded("news")
     sent = pipeline.event("saver", "like", "rates-0", event_id="while it was down")
@@ -76,6 +80,8 @@ def test_a_killed_ranker_publishes_nothing_unchanged_and_misses_no_article(pipel
     await_true(lambda: ranker.metric("stoppress_ranked_users_total") >= 4, "everybody has been ranked again")
     assert [x.cause.kind for x in lists_of(pipeline, "baker")] == ["event"]
     assert [x.cause.kind for x in lists_of(pipeline, "star")] == ["event", "start"]
+    pipeline.until_list(RELATED_TO + "news", lambda x: x.cause.kind == "start", "of what came meanwhile")
+    assert [len(lists_of(pipeline, key)) for key in related] == before
 
 
 def test_two_rankers_share_the_users_and_either_takes_over_from_the_other(pipeline: Pipeline) -> None:
