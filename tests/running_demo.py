@@ -104,7 +104,7 @@ class RunningDemo:
         )
 
     def feed(self, user_id: str) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx.get(f"{self.await_page()}/v1/feed/{user_id}").json()
+        answer: dict[str, Any] = httpx.get(f"{self.await_page()}/v1/feed", params={"user_id": user_id}).json()
         return answer
 
     def pids(self, words: str) -> list[int]:

@@ -139,6 +139,18 @@ def test_hovering_an_item_shows_the_numbers_that_add_up_to_its_score(visit: Visi
     expect(other).not_to_have_class(re.compile("held"))
 
 
+def test_an_explanation_names_what_is_related_to_the_article(visit: Visit, demo: RunningDemo) -> None:
+    item = visit.page.locator(".feed").nth(1).locator(".item").first
+    item.hover()  # which holds the list still
+    expect(visit.page.locator("#why")).to_be_visible()
+    key = f"~related/{item.get_attribute('data-article')}"
+    await_true(lambda: demo.feed(key)["items"] or None, "the article has related ones")
+    item.locator(".card").click()
+    shown = visit.page.locator("#why .related li")
+    expect(shown).to_have_count(3)
+    assert set(shown.all_inner_texts()) <= {found["title"] for found in demo.feed(key)["items"]}
+
+
 def test_a_suggested_headline_is_published_with_one_click_and_counted_where_it_arrives(
     visit: Visit, demo: RunningDemo
 ) -> None:
