@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.article_view import ArticleChange
-from contract.messages import Cause, CauseKind
+from contract.messages import Cause, CauseKind, language_of
 from contract.records import ArticleMeta
 from contract.settings import Settings
 from encoders.articles import ArticleTable, hash64
@@ -18,7 +18,6 @@ from ranking.appeal import appeal_of, fit_appeal
 from ranking.catalogue import PLACEMENTS, Catalogue, Facts, Moments
 from ranking.co_reading import CoReading
 from ranking.labels import LabelIndex
-from ranking.languages import primary
 from ranking.popularity import Popularity, base_rate, popularity
 from ranking.rules import Rules, may_be_listed
 
@@ -85,8 +84,8 @@ class FreshArticles:
             columns = self._columns
             facts = Facts(
                 listed=listed, category=columns.category[:size], source=columns.source[:size],
-                language=columns.language[:size], placement=columns.placement[:size], labels=self._labels,
-                co_reads=self._co_reads, moments=self._moments(listed, len(changes)),
+                language=columns.language[:size], languages=self._numbers, placement=columns.placement[:size],
+                labels=self._labels, co_reads=self._co_reads, moments=self._moments(listed, len(changes)),
             )  # fmt: skip
             self.catalogue = Catalogue(a.ids, a.vectors[:size], a.hashes[:size], a.published_at[:size], facts)
         self._count(now_ms)
@@ -117,7 +116,7 @@ class FreshArticles:
             meta, row = self._articles.meta[change.row], change.row
             labels = labels_of(meta)
             self._labels.put(row, labels)
-            language = primary(meta.language)
+            language = language_of(meta.language)
             foreign = bool(self._languages and language) and self._languages.isdisjoint((meta.language, language))
             self._columns.barred[row] = foreign or not self._blocked.isdisjoint(labels)
             self._columns.category[row] = _hash(meta.category)

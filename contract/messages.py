@@ -28,6 +28,7 @@ MAX_ID_BYTES = 256
 MAX_ARTICLE_BYTES = 8 << 20
 MAX_EVENT_BYTES = 1 << 20
 MAX_WAITING_EVENT_BYTES = 16 << 10
+MAX_TAG_LENGTH = 35
 LAST_TIME = 253_402_300_799_999
 POPULAR = "~popular"
 POPULAR_IN, RELATED_TO = "~popular/", "~related/"
@@ -125,7 +126,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     source: str = ""
     session_id: str = ""
     context: Annotated[
-        dict[str, Any], Meta(description="Anything else; read is `group` alone, by which an evaluation slices.")
+        dict[str, Any],
+        Meta(
+            description="Anything else. Of this are read: `language`, the reader's own, as in `de` or `pt-BR`; and "
+            "`group`, by which an evaluation slices."
+        ),
     ] = {}
 
 
@@ -165,6 +170,13 @@ class List(msgspec.Struct, frozen=True, kw_only=True):
     empty: Annotated[
         Empty, Meta(description="Why there are no items: none may be listed, or this user read or muted them all.")
     ] = ""
+
+
+def language_of(tag: object) -> str:
+    """Return the language of a tag: ``pt`` for ``pt-BR`` and ``PT_br``; "" where it tells none."""
+    if not isinstance(tag, str) or len(tag) > MAX_TAG_LENGTH:
+        return ""
+    return tag.replace("_", "-").partition("-")[0].strip().lower()
 
 
 Message = TypeVar("Message", Article, Event, List)

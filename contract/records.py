@@ -84,7 +84,8 @@ class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     with ``shown``. ``recents`` are the last events on articles, see :func:`recents_of`. ``affinities``
     are pairs of a category's hash and its float64 weight as of ``affinities_at``. ``minute`` is the
     last minute of event time, in which ``minute_events`` came; up to ``limited_until`` the user does not
-    count in statistics. ``cause`` is the oldest event since the record before that asks for a ranking.
+    count in statistics. ``cause`` is the oldest event since the record before that asks for a ranking;
+    ``language`` what the user's events told last, "" where none did.
 
     Values are replaced, never written into, so a shallow copy is a copy.
     """
@@ -104,6 +105,7 @@ class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     limited_until: int = 0
     waiting: tuple[Waiting, ...] = ()
     cause: Cause | None = None
+    language: str = ""
 
 
 class Recent(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from contract.errors import BadRecord
-from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting
+from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting, language_of
 from contract.records import KIND_BITS, RECENT, ArticleStats, PartitionTotals, UserRecord, Waiting, Windows
 from encoders.articles import ArticleTable, hash_bytes
 from encoders.decayed import DecayedSums
@@ -182,6 +182,8 @@ class Fold:
         state.timestamp = timestamp
         at = min(timestamp, event.at)
         note_rate(windows, at // MINUTE_MS, self._limits.events_per_minute, MINUTE_MS, LIMITED_MINUTES)
+        if event.context:
+            windows.language = language_of(event.context.get("language")) or windows.language
         if kind in ARTICLE_KINDS and not self._known(event.article_id):
             windows.waiting = (*windows.waiting, Waiting(event.article_id, offset, timestamp, value))
             account.wait(kind)

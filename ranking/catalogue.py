@@ -42,9 +42,9 @@ class Facts:
     """What is known of each article beside its vector, arrays [n]; all have a default.
 
     ``listed``: whether it may be in a list now. ``category`` and ``source`` are 64-bit hashes (0: none),
-    ``language`` a number for each (0: not told), ``placement`` one of :data:`PLACEMENTS`. ``popularity`` is how
-    much better than its text promised it is clicked, ``appeal`` what the text promises, both as log-odds against
-    the average article; ``impressions`` are decayed.
+    ``language`` a number for each (0: not told) as in ``languages``, ``placement`` one of :data:`PLACEMENTS`.
+    ``popularity`` is how much better than its text promised it is clicked, ``appeal`` what the text promises, both as
+    log-odds against the average article; ``impressions`` are decayed.
     """
 
     listed: NDArray[np.bool_] | None = None
@@ -56,6 +56,7 @@ class Facts:
     appeal: Floats | None = None
     impressions: Floats | None = None
     base_rate: float = 0.04
+    languages: Mapping[str, int] = field(default_factory=dict)
     labels: LabelIndex = field(default_factory=LabelIndex)
     co_reads: CoReading = field(default_factory=CoReading)
     moments: Moments | None = None
@@ -90,6 +91,7 @@ class Catalogue:
         self.appeal: Floats = _or(facts.appeal, n, 0, np.float32)
         self.impressions: Floats = _or(facts.impressions, n, 0, np.float32)
         self.base_rate = facts.base_rate
+        self.languages = facts.languages
         self.labels = facts.labels
         self.co_reads = facts.co_reads
         self.moments = facts.moments or Moments.of(vectors[self.listed])
@@ -131,10 +133,10 @@ class Catalogue:
         return names, numbers.astype(np.intp), shares
 
     @cached_property
-    def multilingual(self) -> bool:
-        """Whether the listed articles are in more than one language, as far as they tell."""
-        found = np.unique(self.language[self.open])
-        return int(np.count_nonzero(found)) > 1
+    def listed_languages(self) -> NDArray[np.int32]:
+        """The languages of listed articles, as far as these tell them."""
+        found: NDArray[np.int32] = np.unique(self.language[self.open])
+        return np.setdiff1d(found, [0])
 
     @cached_property
     def fronts(self) -> dict[Any, Any]:

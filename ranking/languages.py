@@ -1,10 +1,13 @@
 """Languages: which of them a user demonstrably does not read.
 
-Not what a browser says counts, but what was read: who has read so many articles of known languages, none of them in
-a language that others are in, is not shown those. An article that does not tell its language is for everybody.
+Who has read so many articles of known languages, none of them in a language that others are in, is not shown those.
+Who told a language is taken to have read as many in it, and so is shown others only once they read one. Where none of
+their languages is listed, all are shown; an article that does not tell its language is for everybody.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +15,26 @@ from numpy.typing import NDArray
 from ranking.catalogue import Catalogue
 
 
-def primary(tag: str) -> str:
-    """Return the language of a tag: ``pt`` for ``pt-BR`` and ``PT_br``; "" where it tells none."""
-    return tag.replace("_", "-").partition("-")[0].strip().lower()
-
-
 def foreign(
-    catalogue: Catalogue, users: NDArray[np.intp], places: NDArray[np.intp], count: int, least: int
+    catalogue: Catalogue, users: NDArray[np.intp], places: NDArray[np.intp], told: Sequence[str], least: int
 ) -> NDArray[np.bool_] | None:
-    """Return which articles are in a language that each of ``count`` users does not read, [count, n]; None: none are.
+    """Return which articles are in a language that each user does not read, [u, n]; None: none are.
 
-    ``users`` and ``places`` are what was read, ``least`` how many articles it takes; those without a language, 0, or
-    no longer in the catalogue say nothing.
+    ``users`` and ``places`` are what was read, ``told`` [u] the languages that users told, "" where they did not;
+    ``least`` how many articles it takes, 0: no number is enough. Articles whose language is not known, or that are no
+    longer in the catalogue, say nothing.
     """
-    if not least or not catalogue.multilingual:
+    if not least or len(catalogue.listed_languages) < 2:
         return None
-    languages = catalogue.language[places]
-    read = np.zeros((count, int(catalogue.language.max()) + 1), np.int64)
-    np.add.at(read, (users, languages), 1)
+    read = np.zeros((len(told), int(catalogue.language.max()) + 1), np.int64)
+    np.add.at(read, (users, catalogue.language[places]), 1)
+    for user, language in enumerate(told):
+        number = catalogue.languages.get(language, 0)
+        if number < read.shape[1]:
+            read[user, number] += least
     read[:, 0] = 0
-    unread = (read == 0) & (read.sum(axis=1) >= least)[:, None]
+    sure = (read.sum(axis=1) >= least) & read[:, catalogue.listed_languages].any(axis=1)
+    unread = (read == 0) & sure[:, None]
     unread[:, 0] = False
     found: NDArray[np.bool_] = unread[:, catalogue.language]
     return found

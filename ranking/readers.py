@@ -29,6 +29,7 @@ class Past(NamedTuple):
     affinities_at: int = 0
     follows: tuple[str, ...] = ()
     mutes: tuple[str, ...] = ()
+    language: str = ""
 
     @classmethod
     def of(cls, windows: Windows) -> Past:

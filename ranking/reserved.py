@@ -36,6 +36,7 @@ def of_category(catalogue: Catalogue, category: int) -> Catalogue:
         category=catalogue.category[at],
         source=catalogue.source[at],
         language=catalogue.language[at],
+        languages=catalogue.languages,
         placement=catalogue.placement[at],
         popularity=catalogue.popularity[at],
         appeal=catalogue.appeal[at],

@@ -138,7 +138,7 @@ def bars(readers: Readers, catalogue: Catalogue, shown: Floats, rules: Rules) ->
     if rules.fatigue_limit:
         barred[shown >= rules.fatigue_limit] = TIRED
     users, places, _ = find(catalogue, readers.read)
-    unread = foreign(catalogue, users, places, len(readers), rules.language_reads)
+    unread = foreign(catalogue, users, places, [past.language for past in readers.pasts], rules.language_reads)
     if unread is not None:
         barred[unread] = FOREIGN
     barred[users, places] = READ

@@ -179,6 +179,7 @@ def windows(draw: st.DrawFn) -> Windows:
         limited_until=draw(times),
         waiting=tuple(draw(st.lists(waiting, max_size=3))),
         cause=draw(st.none() | causes),
+        language=draw(texts),
     )
 
 

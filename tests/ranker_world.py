@@ -78,6 +78,7 @@ class Row:
 def a_state(
     interest: Vector, *, cause: Cause | None = None, read: Sequence[str] = (), shown: dict[str, int] | None = None,
     recents: Sequence[str] = ("something",), follows: tuple[str, ...] = (), mutes: tuple[str, ...] = (),
+    language: str = "",
 ) -> bytes:  # fmt: skip
     """The value under a user's key in ``user-vectors``; both interests point the same way."""
     windows = Windows(
@@ -87,6 +88,7 @@ def a_state(
         recents=b"".join(RECENT.pack(hash64(article_id), NOW, KIND_BITS["click"] << 16) for article_id in recents),
         follows=follows,
         mutes=mutes,
+        language=language,
         cause=cause,
     )
     return encode_user(UserRecord(np.array([*interest, *interest], np.float32).tobytes(), 0, 1, 0, NOW, NOW, windows))

@@ -45,6 +45,7 @@ def a_catalogue(
     ages: Sequence[int] | None = None,
     labels: Mapping[int, Sequence[str]] | None = None,
     co_reads: dict[int, dict[int, float]] | None = None,
+    languages: Mapping[str, int] | None = None,
     **facts: Any,
 ) -> Catalogue:
     """Articles whose hashes are 1, 2, 3, ...; ``facts`` as lists."""
@@ -65,7 +66,7 @@ def a_catalogue(
         np.array(vectors, np.float32).reshape(n, DIMS),
         np.arange(1, n + 1, dtype=np.uint64),
         NOW - np.array(ages if ages is not None else [0] * n, np.int64),
-        Facts(labels=index, co_reads=next_reads, **columns),
+        Facts(labels=index, co_reads=next_reads, languages=languages or {}, **columns),
     )
 
 
@@ -102,6 +103,7 @@ def catalogues(draw: st.DrawFn, least: int = 0, most: int = 12) -> Catalogue:
         category=some(*CATEGORIES),
         source=some(0, 5, 6),
         language=some(0, 1, 1, 2),
+        languages={"en": 1, "fr": 2, "de": 3},
         placement=some(AUTO, AUTO, AUTO, PINNED, BOOSTED),
         popularity=some(-0.5, 0.0, 0.0, 2.0),
         appeal=some(-0.3, 0.0, 0.4),
@@ -140,6 +142,7 @@ def some_readers(draw: st.DrawFn, most: int = 4) -> Readers:
                 affinities_at=NOW - HOUR,
                 follows=tuple(draw(st.lists(st.sampled_from(LABELS), max_size=2))),
                 mutes=tuple(draw(st.lists(st.sampled_from(LABELS), max_size=1))),
+                language=draw(st.sampled_from(("", "", "en", "de", "unknown"))),
             )
         )
     return Readers.of(

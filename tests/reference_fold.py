@@ -83,6 +83,7 @@ class ReferenceUser:
     counts: dict[str, int] = field(default_factory=dict)
     follows: list[str] = field(default_factory=list)
     mutes: list[str] = field(default_factory=list)
+    language: str = ""
     waiting: list[Wait] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     timestamp: int | None = None
@@ -177,6 +178,7 @@ class Reference:
         user.timestamp = record.timestamp
         at = min(event.at, record.timestamp)
         self.rate(user, at)
+        user.language = {"de": "de", "EN-gb": "en"}.get(event.context.get("language", ""), user.language)
         if event.kind in READING and event.article_id not in self.articles:
             self.outcome[record.offset] = "waiting"
             self.wait(user, Wait((self.partition, record.offset), record.timestamp, event, encode(event)))

@@ -66,7 +66,9 @@ def allowed(readers: Readers, user: int, catalogue: Catalogue, rules: Rules) -> 
     languages = catalogue.language.tolist()
     open_languages = {language for language, one in zip(languages, catalogue.listed.tolist(), strict=True) if one} - {0}
     read = [languages[p] for p, h in enumerate(catalogue.hashes.tolist()) if h in _hashes(past.read) and languages[p]]
-    choosy = len(open_languages) > 1 and rules.language_reads and len(read) >= rules.language_reads
+    told = catalogue.languages.get(past.language)
+    read += [told] * rules.language_reads if told in languages else []
+    choosy = len(open_languages) > 1 and 0 < rules.language_reads <= len(read) and open_languages & set(read)
     return [
         place
         for place, hashed in enumerate(catalogue.hashes.tolist())

@@ -78,6 +78,15 @@ KINDS = (
 GAPS = (0, 0, 0, 1, 60_000, 600_000, 5 * HOUR, 13 * HOUR, 25 * HOUR, 11 * DAY)
 SKEWS = (0, 0, -1, -40_000, -HOUR, -30 * HOUR, 5 * HOUR, 400 * DAY, -START)
 NAMES = ("", "similar", "popular")
+CONTEXTS: tuple[dict[str, object], ...] = (
+    {},
+    {},
+    {},
+    {"language": "de"},
+    {"language": "EN-gb"},
+    {"language": 7},
+    {"a": 1},
+)
 
 
 @st.composite
@@ -121,6 +130,7 @@ def events(
         position=draw(position) if kind == "click" else None,
         reason=draw(name) if kind == "click" else "",
         source=draw(name) if kind == "click" else "",
+        context=draw(st.sampled_from(CONTEXTS)),
     )
 
 

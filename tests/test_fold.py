@@ -121,6 +121,7 @@ def assert_same_user(user: UserRecord, wanted: ReferenceUser, partition: int) ->
     assert hashes(w.shown) == [hash64(article_id) for article_id in wanted.shown]
     assert list(w.shown_counts) == [wanted.counts[article_id] for article_id in wanted.shown]
     assert (list(w.follows), list(w.mutes)) == (wanted.follows, wanted.mutes)
+    assert w.language == wanted.language
     affinities = {hash64(category): weight for category, weight in wanted.affinities.sums().items()}
     assert dict(struct.iter_unpack("<Qd", w.affinities)) == affinities
     assert (w.minute, w.minute_events, w.limited_until) == (wanted.minute, wanted.minute_events, wanted.limited_until)

@@ -481,9 +481,10 @@ def test_who_reads_one_language_is_listed_none_in_another_and_both_in_their_regi
     world.user("ann", NORTH, clicked(), read=["a", "b"])
     world.user("bob", NORTH, clicked(), read=["a", "d"])
     world.user("eve", NORTH, clicked(), read=["d"])
+    world.user("new", NOWHERE, clicked(), recents=(), language="fr")
     published = world.published()
     assert {user_id: set(ids(shown)) for user_id, shown in published.items()} == {
-        "ann": {"c", "e"}, "bob": {"b", "c", "e"}, "eve": {"a", "b", "c", "e"},
+        "ann": {"c", "e"}, "bob": {"b", "c", "e"}, "eve": {"a", "b", "c", "e"}, "new": {"d", "e"},
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from contract.records import (
     CoReads,
     PartitionTotals,
     UserRecord,
+    Windows,
     decode_article,
     decode_co_reads,
     decode_stats,
@@ -159,7 +160,7 @@ def test_a_user_whose_windows_are_no_whole_hashes_is_refused() -> None:
         {"recents": b"x" * 19}, {"affinities": b"12345678"},
     ):  # fmt: skip
         with pytest.raises(UnreadableState, match="windows"):
-            decode_user(whole[: -len(msgspec.msgpack.encode({}))] + msgspec.msgpack.encode(bad))
+            decode_user(whole[: -len(msgspec.msgpack.encode(Windows()))] + msgspec.msgpack.encode(bad))
 
 
 def example() -> UserRecord:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.errors import SettingsError
+from contract.messages import language_of
 from contract.settings import load
 from ranking.candidates import SOURCES
 from ranking.catalogue import PINNED, Catalogue
 from ranking.exploration import DAY_MS, luck, places_to_explore
-from ranking.languages import primary
 from ranking.ranking import Formula, Ranked, rank, rank_traced
 from ranking.readers import NO_PAST, Readers
 from ranking.rules import BARS, FATES, Rules, may_be_listed
@@ -95,9 +95,28 @@ def test_a_publisher_of_one_language_bars_nobody() -> None:
     assert listed(a_reader(EAST, read=[1, 2, 3]), catalogue, language_reads=3) == [3]
 
 
-@pytest.mark.parametrize(("tag", "language"), [("pt-BR", "pt"), ("PT_br", "pt"), ("de", "de"), (" ", ""), ("", "")])
-def test_a_tags_language_is_its_first_part(tag: str, language: str) -> None:
-    assert primary(tag) == language
+def test_where_nothing_is_listed_in_a_users_languages_all_others_are() -> None:
+    catalogue = a_catalogue([EAST] * 4, language=[1, 1, 2, 3], listed=[False, False, True, True])
+    assert listed(a_reader(EAST, read=[1, 2]), catalogue, language_reads=2) == [2, 3]
+    told = a_reader(EAST, language="de")
+    assert listed(told, a_catalogue([EAST] * 2, language=[1, 2], languages={"en": 1, "fr": 2})) == [0, 1]
+
+
+def test_who_told_a_language_is_listed_that_and_what_else_they_read() -> None:
+    catalogue = a_catalogue([EAST] * 6, language=[1, 1, 2, 2, 3, 0], languages={"en": 1, "fr": 2, "de": 3})
+    assert listed(a_reader(language="fr", personal=False), catalogue) == [2, 3, 5], "from the first list on"
+    assert listed(a_reader(EAST, language="fr", read=[5]), catalogue, length=6) == [2, 3, 5]
+    assert listed(a_reader(EAST, language="fr", read=[1]), catalogue, length=6) == [1, 2, 3, 5], (
+        "what they read as well"
+    )
+    assert listed(a_reader(EAST, language="fr"), catalogue, language_reads=0, length=6) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("tag", "language"), [("pt-BR", "pt"), ("PT_br", "pt"), ("de", "de"), (" ", ""), ("", ""), ("x" * 36, ""), (7, "")]
+)
+def test_a_tags_language_is_its_first_part(tag: object, language: str) -> None:
+    assert language_of(tag) == language
 
 
 def test_no_category_or_source_takes_more_than_its_cap_and_none_counts_as_none() -> None:
