@@ -133,10 +133,9 @@ class Catalogue:
         return names, numbers.astype(np.intp), shares
 
     @cached_property
-    def listed_languages(self) -> NDArray[np.int32]:
+    def listed_languages(self) -> NDArray[np.intp]:
         """The languages of listed articles, as far as these tell them."""
-        found: NDArray[np.int32] = np.unique(self.language[self.open])
-        return np.setdiff1d(found, [0])
+        return 1 + np.flatnonzero(np.bincount(self.language[self.open], minlength=1)[1:])
 
     @cached_property
     def fronts(self) -> dict[Any, Any]:
