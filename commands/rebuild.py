@@ -19,10 +19,15 @@ def rebuild() -> None:
 @app.command("user")
 def rebuild_user_command(
     context: typer.Context,
-    user_id: Annotated[str | None, typer.Argument(help="whose; everybody's whose state cannot be read if none")] = None,
+    user_id: Annotated[str | None, typer.Argument(help="whose; without it, all that cannot be read is mended")] = None,
 ) -> None:
-    """Replay a user's events from the log and write their state."""
-    from consumers.rebuild import rebuild_user, unreadable_users
+    """Replay a user's events from the log and write their state.
+
+    Without an ID: of everybody whose state cannot be read; totals of partitions that cannot be read are counted anew,
+    and statistics that cannot be read begin anew.
+    """
+    from consumers.rebuild import rebuild_user
+    from consumers.rebuild_partition import Unreadable, rebuild_partition, unreadable
     from contract.errors import SettingsError
     from streams.admin import require_topics
 
@@ -31,8 +36,16 @@ def rebuild_user_command(
     require_topics(settings, topics.specs())
     if user_id is not None and (not user_id or user_id.startswith("~")):
         raise SettingsError(f"{user_id!r} is no user_id")
-    users = unreadable_users(settings, topics, model) if user_id is None else [user_id]
-    for user in users:
+    if user_id is not None:
+        typer.echo(str(rebuild_user(settings, topics, model, user_id)))
+        return
+    found = unreadable(settings, topics, model)
+    for partition in found.partitions:
+        typer.echo(str(rebuild_partition(settings, topics, model, partition, found)))
+    for user in found.users:
         typer.echo(str(rebuild_user(settings, topics, model, user)))
-    if not users:
+    for partition in sorted(found.totals & set(found.users.values())):  # what waits in those states is known by now
+        again = Unreadable(totals={partition})
+        typer.echo(str(rebuild_partition(settings, topics, model, partition, again)))
+    if not (found.users or found.partitions):
         typer.echo("no state is damaged")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.article_view import ArticleChange
+from consumers.mending import mending_of_user
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_counts import HOLDOUT, POPULAR_LIST
 from consumers.ranker_pending import Pending
@@ -110,7 +111,7 @@ class RankerLists:
             if len(states) >= RESTORED_AT_ONCE:
                 self._put_users(states, ranked_at=0)
 
-        restore.read(self._topics.user_vectors, put_user)
+        restore.read(self._topics.user_vectors, put_user, mending_of_user)
         self._put_users(states, ranked_at=0)
         restore.read(self._topics.recommendations, lambda record: self._put_list(record, still_to_come))
         self._owned.update(restore.committed)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from consumers.article_view import vector_of
+from consumers.mending import REBUILD_ALL
 from contract.errors import BadRecord, NewerState, StoppressError, UnreadableState
 from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_event
 from contract.murmur2 import partition_of
@@ -38,7 +39,7 @@ from streams.clients import make_admin
 from streams.dead_letters import read as read_letter
 from streams.owners_place import Output, write_in_owners_place
 from streams.record import text_key
-from streams.table import TableReader, first_offsets, read_to_end
+from streams.table import TableReader, first_offsets
 from streams.worker import Identity
 
 NAME = "rebuild"
@@ -59,21 +60,6 @@ class Rebuilt:
         what = "no state" if self.events is None else f"a state of {self.events} events, {self.waiting} waiting"
         missing = f"; the log begins at offset {self.log_begins_at}" if self.log_begins_at else ""
         return f"{self.user_id}: {what}, up to offset {self.offset} of partition {self.partition}{missing}"
-
-
-def unreadable_users(settings: Settings, topics: Topics, model: InterestModel) -> list[str]:
-    """Return whose newest state cannot be read by any version; reads all of ``user-vectors``."""
-    unreadable: dict[str, None] = {}
-    for record in read_to_end(settings, topics.user_vectors, name=NAME):
-        key = text_key(record)
-        unreadable.pop(key, None)
-        try:
-            readable = key == PARTITION_KEY.decode() or not isinstance(_state(record.value(), model), str)
-        except NewerState:
-            continue
-        if not readable:
-            unreadable[key] = None
-    return list(unreadable)
 
 
 def rebuild_user(settings: Settings, topics: Topics, model: InterestModel, user_id: str) -> Rebuilt:
@@ -135,7 +121,10 @@ class _Rebuild:
         self._catch_up()
         changelog = self._changelog
         if isinstance(changelog.totals, str):
-            raise StoppressError(f"the totals of partition {self._partition} cannot be read: {changelog.totals}")
+            raise StoppressError(
+                f"the totals of partition {self._partition} cannot be read: {changelog.totals}; {REBUILD_ALL} counts "
+                "them anew first"
+            )
         offset = max(offset, changelog.totals.next_offset)  # Kafka may have lost commits of the group
         arrivals = [arrival for arrival in self._arrivals if arrival.offset < offset]
         state = self._fold(arrivals, changelog.totals)
@@ -180,7 +169,7 @@ class _Rebuild:
             except UnreadableState as error:
                 changelog.totals = str(error)
             return
-        state = _state(value, self._model)
+        state = readable_state(value, self._model)
         if key == self._user_id:
             changelog.own = state
             return
@@ -189,7 +178,7 @@ class _Rebuild:
         if isinstance(state, str):
             changelog.unreadable.add(key)
         elif state is not None and state.windows.waiting:
-            changelog.waits[key] = len(_own_waits(state))
+            changelog.waits[key] = len(own_waits(state))
 
     def _fold(self, arrivals: Sequence[Arrival], totals: PartitionTotals) -> UserRecord | None:
         arrivals = [arrival for arrival in arrivals if arrival.offset not in self._dropped]
@@ -229,9 +218,9 @@ class _Rebuild:
         self, totals: PartitionTotals, arrivals: Sequence[Arrival], state: UserRecord | None
     ) -> PartitionTotals:
         """The totals where what waited in the state before, and does not in the new one, counts as folded."""
-        own, now = self._changelog.own, _own_waits(state)
+        own, now = self._changelog.own, own_waits(state)
         if isinstance(own, UserRecord):
-            moved = [offset for offset in _own_waits(own) if offset not in now]
+            moved = [offset for offset in own_waits(own) if offset not in now]
         elif self._changelog.unreadable:  # what waits in theirs is not known either
             return totals
         else:
@@ -254,8 +243,8 @@ class _Rebuild:
         )
 
 
-def _state(value: bytes | None, model: InterestModel) -> UserRecord | str | None:
-    """A user's state, or what is wrong with it."""
+def readable_state(value: bytes | None, model: InterestModel) -> UserRecord | str | None:
+    """Return a user's state, or what is wrong with it. Raises :class:`NewerState`."""
     if value is None:
         return None
     try:
@@ -268,7 +257,7 @@ def _state(value: bytes | None, model: InterestModel) -> UserRecord | str | None
     return state if size == model.state_size else f"it has {size} numbers where the model keeps {model.state_size}"
 
 
-def _own_waits(state: UserRecord | None) -> list[int]:
+def own_waits(state: UserRecord | None) -> list[int]:
     return [] if state is None else [w.offset for w in state.windows.waiting if w.carried_from < 0]
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from prometheus_client import Histogram
 
 from consumers.article_view import ArticleChange
-from contract.errors import BadRecord, NewerState, SetupError, UnreadableState
+from consumers.mending import mending_of_counts, mending_of_user
+from contract.errors import BadRecord, SetupError, UnreadableState
 from contract.messages import decode_event
 from contract.murmur2 import partition_of
 from contract.records import PARTITION_KEY, PartitionTotals, decode_co_reads, decode_stats, decode_totals, decode_user
@@ -75,12 +76,12 @@ class UserTables:
         """
         restored = {p: PartitionState(p) for p in restore.committed}
         changelogs = (
-            (self._topics.user_vectors, self._apply_user),
-            (self._topics.article_stats, _apply_stats),
-            (self._topics.co_reads, _apply_co_reads),
+            (self._topics.user_vectors, self._apply_user, mending_of_user),
+            (self._topics.article_stats, _apply_stats, mending_of_counts),
+            (self._topics.co_reads, _apply_co_reads, mending_of_counts),
         )
-        for topic, apply in changelogs:
-            restore.read(topic, lambda record, apply=apply: apply(restored[record.partition()], record))  # type: ignore[misc]
+        for topic, apply, mending in changelogs:
+            restore.read(topic, lambda record, apply=apply: apply(restored[record.partition()], record), mending)  # type: ignore[misc]
         for partition, state in restored.items():
             if partition not in restore.damaged:
                 restore.reached(partition, state.totals.next_offset)
@@ -139,20 +140,12 @@ class UserTables:
         if record.key() == PARTITION_KEY:
             state.totals = PartitionTotals() if value is None else decode_totals(value)
             return
-        try:
-            user = None if value is None else decode_user(value)
-            if user is not None and len(user.numbers) != 4 * self._model.state_size:
-                raise UnreadableState(
-                    f"the state has {len(user.numbers) // 4} numbers where the interest model keeps "
-                    f"{self._model.state_size}"
-                )
-        except NewerState:
-            raise
-        except UnreadableState as error:
+        user = None if value is None else decode_user(value)
+        if user is not None and len(user.numbers) != 4 * self._model.state_size:
             raise UnreadableState(
-                f"{error}; `stoppress rebuild user` makes the state anew from {self._topics.user_events}, and this "
-                "worker goes on by itself then; where the user is to be forgotten, send their `forget` event before"
-            ) from None
+                f"the state has {len(user.numbers) // 4} numbers where the interest model keeps "
+                f"{self._model.state_size}"
+            )
         state.put(text_key(record), user)
 
     def _check_offset(self, state: PartitionState, committed: int) -> None:

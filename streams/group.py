@@ -30,7 +30,7 @@ from streams.clients import make_admin, make_consumer
 from streams.health import Pulse
 from streams.patience import explained, is_transient, patiently
 from streams.record import Record
-from streams.restore import Restore
+from streams.restore import Damage, Restore
 from streams.table import END_WHAT_IS_OPEN, end_offsets, first_offsets
 from streams.topic_ids import TopicIds
 from streams.worker import Identity, Log, hold_off_collector
@@ -89,7 +89,7 @@ class GroupInput:
         self._log = Log(name)
         self._admin = make_admin(settings)
         self._positions: dict[int, int] = {}
-        self._paused: dict[int, str] = {}
+        self._paused: dict[int, Damage] = {}
         self._held: dict[int, Commit] = {}  # the commit that each partition's tables reflect, revoked ones included
         self._commits = 0
         self._rebalances = 0
@@ -302,11 +302,8 @@ class GroupInput:
         RESTORE_SECONDS.labels(self._name).set(seconds)
         self._log.info("restored", partitions=len(positions), records=restore.records, seconds=round(seconds, 3))
         self._paused = restore.damaged
-        for partition, why in self._paused.items():
-            self._log.error(
-                "partition_paused", partition=partition, record=why,
-                do="write a readable record or a tombstone under the same key, or start the version that wrote it",
-            )  # fmt: skip
+        for partition, damage in self._paused.items():
+            self._log.error("partition_paused", partition=partition, record=damage.record, do=damage.do)
         self._paused_ends = self._changelog_ends() if self._paused else {}
         for partition, offset in restore.ahead.items():
             # Seen after a hard restart of the only broker: it answered with offsets from minutes before.

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
-from contract.errors import UnreadableState
+from contract.errors import NewerState, UnreadableState
 from contract.settings import Settings
 from streams.health import Pulse
 from streams.record import Record
 from streams.table import read_to_end
+
+START_NEWER = "start the version that wrote it"
+
+
+def replace_it(_record: Record) -> str:
+    """What mends a record that can be done without."""
+    return "write a readable record or a tombstone under the same key"
+
+
+class Damage(NamedTuple):
+    """``record``: the place of a record that cannot be read, and what is wrong with it; ``do``: what mends it."""
+
+    record: str
+    do: str
 
 
 class Restore:
@@ -36,7 +51,7 @@ class Restore:
         self._settings = settings
         self._name = f"{name}.restore"
         self._pulse = pulse
-        self._unreadable: dict[tuple[str, int, bytes | None], str] = {}
+        self._unreadable: dict[tuple[str, int, bytes | None], Damage] = {}
 
     def reached(self, partition: int, offset: int) -> None:
         """Say that the changelogs hold everything before ``offset``, as the same transactions wrote it.
@@ -47,14 +62,14 @@ class Restore:
             self.committed[partition] = self.ahead[partition] = offset
 
     @property
-    def damaged(self) -> dict[int, str]:
-        """By partition, the place of a record that cannot be read and what is wrong with it."""
-        return {partition: message for (_, partition, _), message in self._unreadable.items()}
+    def damaged(self) -> dict[int, Damage]:
+        """By partition, one of the records that cannot be read."""
+        return {partition: damage for (_, partition, _), damage in self._unreadable.items()}
 
-    def read(self, topic: str, put: Callable[[Record], None]) -> None:
+    def read(self, topic: str, put: Callable[[Record], None], mended_by: Callable[[Record], str] = replace_it) -> None:
         """Hand every committed record of ``topic`` in these partitions to ``put``; blocks.
 
-        ``put`` raises :class:`UnreadableState` for what it cannot take.
+        ``put`` raises :class:`UnreadableState` for what it cannot take; ``mended_by`` says what to do about it then.
         """
         partitions = list(self.committed)
         for record in read_to_end(self._settings, topic, name=self._name, partitions=partitions, pulse=self._pulse):
@@ -63,7 +78,9 @@ class Restore:
                 put(record)
             except UnreadableState as error:
                 place = f"{topic}[{record.partition()}]@{record.offset()}"
-                self._unreadable[topic, record.partition(), record.key()] = f"{place}: {error}"
+                do = START_NEWER if isinstance(error, NewerState) else mended_by(record)
+                damage = Damage(f"{place}: {error}", do)
+                self._unreadable[topic, record.partition(), record.key()] = damage
             else:
                 if self._unreadable:
                     self._unreadable.pop((topic, record.partition(), record.key()), None)

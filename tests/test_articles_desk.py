@@ -73,7 +73,7 @@ class Restored(Restore):
         self._unreadable = {}
         self._written = written
 
-    def read(self, topic: str, put: Callable[[Record], None]) -> None:
+    def read(self, topic: str, put: Callable[[Record], None], mended_by: object = None) -> None:
         for record in self._written:
             put(record)
 

@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 
 from consumers.verify import verify
 from contract.messages import Event
-from contract.records import UserRecord, decode_article, decode_user, encode_user
+from contract.records import PARTITION_KEY, UserRecord, decode_article, decode_user, encode_user
 from encoders.articles import hash64
 from encoders.decay import Decay
 from encoders.fold_rules import FoldLimits
@@ -27,7 +27,7 @@ from tests.pipeline import Pipeline, Seen, await_true, pipeline_on, states_of, t
 from tests.reference_fold import Reference
 from tests.replay import hashes
 from tests.strategies import Change, Record
-from tests.test_worker import publish_vectors, send_clicks
+from tests.test_worker import ARTICLES, publish_vectors, send_clicks
 
 USER = "user-0"
 
@@ -113,7 +113,7 @@ def test_a_state_that_cannot_be_read_is_made_anew_and_the_paused_partition_goes_
     vector = pipeline.records(pipeline.topics.article_vectors).to_the_end()[0].value
     pipeline.send(pipeline.topics.article_vectors, b"comes-while-paused", vector)
     worker.start(ready=False)
-    assert "stoppress rebuild user" in worker.await_log("partition_paused")["record"]
+    assert "`stoppress rebuild user ID`" in worker.await_log("partition_paused")["do"]
     later = send_clicks(pipeline, 100)
     answer = rebuild(pipeline)
     assert answer.lines[0].startswith(f"{USER}: a state of 5 events, 1 waiting, up to offset ")
@@ -125,6 +125,58 @@ def test_a_state_that_cannot_be_read_is_made_anew_and_the_paused_partition_goes_
     assert sum(t.waiting for t in totals.values()) == 1
     assert worker.metric("stoppress_partitions_paused") == 0
     assert_as_a_plain_fold(pipeline)
+    assert_all_is_equal(pipeline)
+    assert rebuild(pipeline).lines == ["no state is damaged"]
+
+
+def test_totals_that_cannot_be_read_are_counted_anew_also_where_a_state_is_damaged_too(pipeline: Pipeline) -> None:
+    worker = pipeline.worker("users").start()
+    pipeline.event(USER, "click", ARTICLES[0], event_id="once")
+    pipeline.event(USER, "click", ARTICLES[0], event_id="once")
+    pipeline.event(USER, "click", "never-comes", source="mail", reason="similar")
+    pipeline.event(USER, "click", ARTICLES[1], source="mail", reason="similar")
+    pipeline.send(pipeline.topics.user_events, USER.encode(), b"no JSON")
+    sent = send_clicks(pipeline, 100) + 5
+    totals = pipeline.until_all_read(sent)[pipeline.partition(USER)]
+    assert (totals.waiting, totals.duplicate, totals.dead) == (1, 1, 1)
+    assert worker.stop() == 0
+    poison(pipeline)
+    pipeline.send(pipeline.topics.user_vectors, PARTITION_KEY, b"damaged", pipeline.partition(USER))
+    worker.start(ready=False)
+    line = worker.await_log("partition_paused")
+    assert "`stoppress rebuild user` without an ID counts the partition's totals anew" in line["do"]
+    refused = stoppress(pipeline.settings, "rebuild", "user", USER)
+    assert refused.code == 1
+    assert "without an ID counts them anew first" in refused.err
+    told = rebuild(pipeline).lines
+    assert told[-1].startswith(f"partition {pipeline.partition(USER)}: totals of {totals.read} events up to offset ")
+    worker.await_ready()
+    again = totals_of(pipeline.records(pipeline.topics.user_vectors).to_the_end())[pipeline.partition(USER)]
+    assert again == totals
+    pipeline.until_all_read(sent + send_clicks(pipeline, 100))
+    assert_all_is_equal(pipeline)
+    assert rebuild(pipeline).lines == ["no state is damaged"]
+
+
+@pytest.mark.parametrize("kind", ["article-stats", "co-reads"])
+def test_statistics_that_cannot_be_read_begin_anew(pipeline: Pipeline, kind: str) -> None:
+    topic = pipeline.topics.article_stats if kind == "article-stats" else pipeline.topics.co_reads
+    worker = pipeline.worker("users").start()
+    sent = send_clicks(pipeline, 200)
+    pipeline.until_all_read(sent)
+    assert worker.stop() == 0
+    states = states_of(pipeline.records(pipeline.topics.user_vectors).to_the_end())
+    partition = pipeline.partition(USER)
+    counted = next(r for r in pipeline.records(topic).to_the_end() if r.partition == partition)
+    pipeline.send(topic, counted.key, b"damaged", partition)
+    worker.start(ready=False)
+    assert "writes a tombstone under the same key" in worker.await_log("partition_paused")["do"]
+    assert rebuild(pipeline).lines == [f"partition {partition}: 1 statistics begin anew"]
+    worker.await_ready()
+    newest = [r for r in pipeline.records(topic).to_the_end() if (r.partition, r.key) == (partition, counted.key)][-1]
+    assert newest.value is None
+    assert states_of(pipeline.records(pipeline.topics.user_vectors).to_the_end()) == states
+    pipeline.until_all_read(sent + send_clicks(pipeline, 100))
     assert_all_is_equal(pipeline)
     assert rebuild(pipeline).lines == ["no state is damaged"]
 
