@@ -68,6 +68,7 @@ class Backlog:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._bytes = 0
+        self._tokens = 0
         self._waiting: dict[tuple[int, str], Version] = {}
         self._running: dict[tuple[int, str], Version] = {}
         self._newest: list[Version] = []  # by rank, ascending
@@ -84,6 +85,11 @@ class Backlog:
         if self._bytes >= READ_AHEAD_BYTES:
             return 0
         return max(0, self._limit - len(self._waiting) - len(self._running))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the articles that wait."""
+        return self._tokens
 
     def waiting(self, partition: int, article_id: str) -> Version | None:
         """Return the version of the article that waits."""
@@ -107,6 +113,7 @@ class Backlog:
         self._waiting[version.key] = version
         insort(self._newest, version, key=attrgetter("rank"))
         self._bytes += version.size
+        self._tokens += len(version.tokens)
         self._unfinished.setdefault(version.partition, OrderedDict())[version.offset] = None
 
     def cancel(self, partition: int, article_id: str) -> Version | None:
@@ -172,6 +179,7 @@ class Backlog:
         for version in [v for v in self._waiting.values() if v.partition == partition]:
             del self._waiting[version.key]
             self._bytes -= version.size
+            self._tokens -= len(version.tokens)
         for version in [v for v in self._running.values() if v.partition == partition]:
             del self._running[version.key]
             self._bytes -= version.size
@@ -184,6 +192,7 @@ class Backlog:
         assert self._newest[place] is version
         del self._newest[place]
         self._bytes -= version.size
+        self._tokens -= len(version.tokens)
 
     def _finish(self, version: Version) -> None:
         del self._unfinished[version.partition][version.offset]

@@ -70,4 +70,4 @@ def _tokenise_alone(encoder: TextEncoder, text: str) -> NDArray[np.int32] | BadR
     try:
         return encoder.tokenise([text])[0]
     except Exception as error:  # noqa: BLE001  as above
-        return BadRecord("not_embeddable", f"the tokenizer fails on this text: {error}")
+        return BadRecord("not_embeddable", f"the tokenizer fails on this text: {error}; send it with other words")

@@ -61,8 +61,8 @@ class Reader:
         now = time.monotonic()
         if self._fill_until is None:
             self._fill_until = now + self._bounds.wait_seconds
-        filled = len(backlog) >= self._bounds.articles or now >= self._fill_until
-        return filled and not self._behind()
+        full = len(backlog) >= self._bounds.articles or backlog.tokens >= self._bounds.tokens
+        return (full or now >= self._fill_until) and not self._behind()
 
     def measure(self) -> None:
         """Bring the gauges up to date, once a second."""

@@ -107,7 +107,9 @@ class Runner:
         except Exception:  # noqa: BLE001  ONNX Runtime's errors have no base class of their own
             vectors, failed = self._run_each_alone(batch)
         for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-            failed[int(row)] = BadRecord("not_embeddable", "the encoder's numbers for this text are not finite")
+            failed[int(row)] = BadRecord(
+                "not_embeddable", "the encoder's numbers for this text are not finite; send it with other words"
+            )
         if len(failed) == len(batch):
             self._check_itself()
         RUNNING.observe(time.perf_counter() - began)
@@ -122,7 +124,9 @@ class Runner:
                 vectors[row] = self._vectors([version])[0]
             except Exception as error:  # noqa: BLE001  as above
                 first_line = (str(error).splitlines() or [type(error).__name__])[0]
-                failed[row] = BadRecord("not_embeddable", f"the encoder fails on this text: {first_line}")
+                failed[row] = BadRecord(
+                    "not_embeddable", f"the encoder fails on this text: {first_line}; send it with other words"
+                )
         return vectors, failed
 
     def _check_itself(self) -> None:
@@ -130,7 +134,9 @@ class Runner:
         try:
             self._encoder.encode(["warm up"])
         except Exception as error:  # noqa: BLE001  as above
-            raise EncoderUnusable(f"the encoder no longer runs on {self._encoder.provider}: {error}") from None
+            raise EncoderUnusable(
+                f"the encoder no longer runs on {self._encoder.provider}: {error}; start it again"
+            ) from None
 
     def _vectors(self, batch: Sequence[Version]) -> Vectors:
         return self._encoder.run([version.tokens for version in batch])

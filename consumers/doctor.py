@@ -76,7 +76,9 @@ def _described(settings: Settings, manifest: Manifest) -> str:
 
 def _device(settings: Settings) -> Finding:
     def look() -> str:
-        encoder = TextEncoder.load(settings.encoder, settings.device, settings.encoder_threads)
+        encoder = TextEncoder.load(
+            settings.encoder, settings.device, settings.encoder_threads, settings.encoder_batch_tokens or 0
+        )
         return f"device = {settings.device} runs on {encoder.provider.removesuffix('ExecutionProvider')}"
 
     return _checked("device", look)

@@ -205,7 +205,7 @@ def decode(message: type[Message], value: bytes | None) -> Message:
         reason = "unknown_kind" if "`$.kind`" in str(error) and "enum" in str(error) else "wrong_shape"
         raise BadRecord(reason, f"{message.__name__}: {error}") from None
     except msgspec.DecodeError as error:
-        raise BadRecord("not_json", f"{message.__name__}: {error}") from None
+        raise BadRecord("not_json", f"{message.__name__}: {error}; send one JSON object in UTF-8") from None
     except RecursionError:
         raise BadRecord("wrong_shape", f"{message.__name__}: arrays or objects are nested too deeply") from None
 

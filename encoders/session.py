@@ -79,7 +79,9 @@ def open_session(model: Path, device: Device = "auto", threads: int = 0) -> Sess
     try:
         session = Session(ort.InferenceSession(str(model), options, providers=providers))
     except Exception as error:  # noqa: BLE001  ONNX Runtime's errors have no base class of their own
-        raise EncoderUnusable(f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0]}") from None
+        raise EncoderUnusable(
+            f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0]}; export it again"
+        ) from None
     lacking = "" if session.provider == CUDA or not has_cuda else what_cuda_lacks(Path(ort.__file__).parent)
     if device == "cuda" and session.provider != CUDA:
         raise EncoderUnusable(f"device = cuda, but CUDA does not work here: {lacking}")

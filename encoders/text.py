@@ -76,16 +76,21 @@ class TextEncoder:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         except Exception as error:  # noqa: BLE001  tokenizers raises nothing narrower
-            raise EncoderUnusable(f"{folder / TOKENIZER_FILE} cannot be used as a tokenizer: {error}") from None
+            raise EncoderUnusable(
+                f"{folder / TOKENIZER_FILE} cannot be used as a tokenizer: {error}; export it again"
+            ) from None
         self._tokenizer.enable_truncation(manifest.max_length)
         self._tokenizer.no_padding()
-        self._characters = manifest.max_length * _CHARACTERS_PER_TOKEN
+        # A tokenizer may drop white space and more: what an article's text holds is always looked at.
+        self._characters = max(manifest.max_length * _CHARACTERS_PER_TOKEN, 2 * ARTICLE_CHARACTERS)
         self._session: Session = open_session(folder / MODEL_FILE, device, threads)
         self.provider: str = self._session.provider
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.provider]
         width = self._session.outputs.get(OUTPUT)
         if width != self.dims:
-            raise EncoderUnusable(f"{folder / MODEL_FILE} gives {width} dimensions, its manifest says {self.dims}")
+            raise EncoderUnusable(
+                f"{folder / MODEL_FILE} gives {width} dimensions, its manifest says {self.dims}: export it again"
+            )
         self._warm_up(folder)
         self._totals = Totals()
         self._lock = threading.Lock()
@@ -117,7 +122,7 @@ class TextEncoder:
         return vectors
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return each text's token ids, int32 [1..max_length]; what is beyond 32 characters a token is not read."""
+        """Return each text's token ids, int32 [1..max_length]; of a text 32 characters a token are read, or 8,192."""
         tokens: list[Tokens] = []
         chunk: list[str] = []
         characters = 0
@@ -168,7 +173,10 @@ class TextEncoder:
             try:
                 vectors = self._run_batch(rows)
             except Exception as error:  # noqa: BLE001  ONNX Runtime's errors have no base class of their own
-                raise EncoderUnusable(f"{folder / MODEL_FILE} cannot be run: {str(error).splitlines()[0]}") from None
+                raise EncoderUnusable(
+                    f"{folder / MODEL_FILE} cannot be run: {str(error).splitlines()[0]}; export it again, "
+                    "or name another --set encoder=FOLDER"
+                ) from None
             if vectors.shape != (len(rows), self.dims) or not np.isfinite(vectors).all():
                 raise EncoderUnusable(f"{folder / MODEL_FILE} gives no usable vectors: export it again")
 

@@ -102,6 +102,11 @@ def _build(
     if dims is not None:
         if not 1 <= dims <= width:
             raise SetupError(f"--dims {dims}: {source.name} has {width} dimensions, give 1 to {width}")
+        if len(texts) <= dims:
+            raise SetupError(
+                f"--dims {dims}: {len(texts)} different articles have no more than {len(texts) - 1} axes; "
+                "give a --corpus of more, or fewer dimensions"
+            )
         console.print(f"learning a projection to {dims} of {width} dimensions from {len(texts)} articles")
         projection = learn_projection(model.encode(texts, _CORPUS_BATCH_TOKENS, shown), dims)
         console.print(

@@ -56,6 +56,7 @@ class SentenceModel(torch.nn.Module):  # type: ignore[misc]
         self.max_length = source.max_length
         self.prompt = source.prompt
         self.lower_case = source.lower_case
+        self.truncate_dim = source.truncate_dim
         self.projected = False
         self.eval()
 
@@ -63,7 +64,8 @@ class SentenceModel(torch.nn.Module):  # type: ignore[misc]
     def width(self) -> int:
         """Numbers in a vector before the projection."""
         layers = [layer for layer in self.dense.modules() if isinstance(layer, torch.nn.Linear)]
-        return int(layers[-1].out_features if layers else self.body.config.hidden_size)
+        made = int(layers[-1].out_features if layers else self.body.config.hidden_size)
+        return min(made, self.truncate_dim or made)
 
     def set_projection(self, projection: LearnedProjection) -> None:
         """Put centring and projection behind the pooling."""
@@ -93,7 +95,10 @@ class SentenceModel(torch.nn.Module):  # type: ignore[misc]
         else:
             mask = attention_mask.unsqueeze(-1).float()
             vectors = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-        vectors = torch.nn.functional.normalize(self.dense(vectors))
+        vectors = self.dense(vectors)
+        if self.truncate_dim is not None:
+            vectors = vectors[:, : self.truncate_dim]
+        vectors = torch.nn.functional.normalize(vectors)
         if self.projected:
             vectors = torch.nn.functional.normalize((vectors - self.mean) @ self.components)
         return vectors

@@ -28,7 +28,10 @@ _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU")
 _ARTICLE_PROMPTS = ("document", "passage", "corpus")
 # The padding's place comes before the first token's in the position tables of these.
 _POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "xmod"})
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json", "*/*.safetensors"]
+_HUB_FILES = [
+    "*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json", "*/*.safetensors",
+    "*/pytorch_model*.bin",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class SourceModel:
     """A sentence model on disk; ``folder`` holds the transformer, tokenizer included.
 
     ``max_length`` counts tokens, the special ones included. ``prompt`` is put before every article.
-    ``normalised`` says whether the model itself ends in unit rows.
+    ``normalised`` says whether the model itself ends in unit rows. ``truncate_dim``: only so many of a vector's first
+    numbers are used.
     """
 
     name: str
@@ -68,6 +72,7 @@ class SourceModel:
     prompt: str = ""
     lower_case: bool = False
     dense: tuple[Dense, ...] = ()
+    truncate_dim: int | None = None
 
 
 def find_model(name: str) -> SourceModel:
@@ -146,7 +151,8 @@ def _read_sentence_transformer(name: str, folder: Path, distribution: str | None
         raise SetupError(f"{folder} normalises before its end: that cannot be exported")
     transformer = modules[0][1]
     sentence = _read_if_there(transformer / "sentence_bert_config.json")
-    prompt = _article_prompt(_read_if_there(folder / "config_sentence_transformers.json"))
+    own = _read_if_there(folder / "config_sentence_transformers.json")
+    prompt = _article_prompt(own)
     pooling = _read(modules[1][1] / "config.json")
     if prompt and pooling.get("include_prompt", True) is False:
         raise SetupError(f"{folder} leaves its prompt {prompt!r} out of the pooling: that cannot be exported")
@@ -160,6 +166,7 @@ def _read_sentence_transformer(name: str, folder: Path, distribution: str | None
         prompt=prompt,
         lower_case=bool(sentence.get("do_lower_case")),
         dense=tuple(_dense(path) for kind, path in modules if kind == "Dense"),
+        truncate_dim=own.get("truncate_dim"),
     )
 
 

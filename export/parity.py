@@ -69,6 +69,6 @@ def compare(reference: NDArray[np.float32], exported: NDArray[np.float32], least
     if not worst >= least_cosine:
         raise ParityFailed(
             f"the exported graph differs from the torch model: worst cosine {worst:.6f} over {len(cosines)} texts, "
-            f"{least_cosine} is needed; nothing was written"
+            f"{least_cosine} is needed; nothing was written: give another model, or with --precision fp16 try fp32"
         )
     return Parity(texts=len(cosines), worst_cosine=worst, mean_cosine=float(cosines.mean()))

@@ -76,6 +76,29 @@ def test_a_text_longer_than_the_budget_is_run_alone() -> None:
     assert len(filled(version("a", 0, tokens=900), version("b", 1, tokens=900)).take(64, 512)) == 1
 
 
+def test_tokens_that_wait_are_counted() -> None:
+    backlog = filled(version("a", 0, tokens=7), version("b", 1, tokens=5), version("c", 2, partition=1, tokens=3))
+    assert backlog.tokens == 15
+    backlog.add(version("a", 3, tokens=2))
+    assert backlog.tokens == 10
+    backlog.drop(1)
+    assert backlog.tokens == 7
+    backlog.take(9, 512)
+    assert backlog.tokens == 0
+
+
+def test_there_is_no_room_for_more_bytes_than_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    backlog = filled(version("a", 0), version("b", 1))
+    assert backlog.room > 0
+    monkeypatch.setattr("consumers.articles_backlog.READ_AHEAD_BYTES", 2000)
+    assert backlog.room == 0
+    (batch,) = [backlog.take(9, 512)]
+    assert backlog.room == 0, "what is being run is held too"
+    for each in batch:
+        backlog.end_run(each)
+    assert backlog.room > 0
+
+
 def test_a_newer_version_takes_the_place_of_one_that_waits() -> None:
     backlog = filled(version("a", 0), version("b", 1), version("a", 2))
     assert backlog.committable(0) == 1

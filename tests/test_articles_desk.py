@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +17,9 @@ from consumers.article_view import CAUSE_HEADER
 from consumers.articles_desk import Desk
 from consumers.articles_published import OFFSET_HEADER
 from consumers.articles_runner import Embedded, Runner
-from contract.errors import EncoderUnusable
+from contract.errors import EncoderUnusable, UnreadableState
 from contract.messages import Article, encode
-from contract.records import ArticleRecord, decode_article
+from contract.records import ArticleRecord, decode_article, encode_article
 from contract.settings import load
 from contract.topics import Topics
 from encoders.text import TextEncoder
@@ -204,6 +205,59 @@ def test_unchanged_text_keeps_its_vector_and_takes_the_new_metadata() -> None:
     assert worker.committed == 2
     assert worker.encoder.texts_run == 1
     assert worker.outcomes == {"embedded": 1, "unchanged": 1}
+
+
+def test_another_language_is_no_other_text_and_goes_with_the_metadata() -> None:
+    worker = Worker([line(0, "a", "title", language="en")])
+    worker.finish()
+    worker.log.append(line(1, "a", "title", language="pt-BR"))
+    worker.finish()
+    assert worker.encoder.texts_run == 1
+    assert worker.stands("a").meta.language == "pt-BR"
+    assert worker.stands("a").vector.tolist() == vector("title").tolist()
+
+
+def test_reading_tokenising_and_committing_go_on_while_a_batch_is_run() -> None:
+    class Slow(Letters):
+        def __init__(self) -> None:
+            super().__init__()
+            self.may_end = threading.Event()
+
+        def run(self, tokens: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+            assert self.may_end.wait(30)
+            return super().run(tokens)
+
+    encoder = Slow()
+    worker = Worker([line(0, "a", "first"), line(1, "b", None), line(2, "c", "third")], encoder)
+    worker.read(1)
+    worker.start()
+    worker.read(2)
+    assert worker.running.collect() is None
+    assert worker.of("b") == [None]
+    assert [version.article_id for version in worker.desk.backlog.take(9, 999)] == ["c"]
+    encoder.may_end.set()
+    worker.end()
+    assert worker.stands("a").vector.tolist() == vector("first").tolist()
+
+
+def test_a_vector_of_another_size_is_said_to_be_anothers() -> None:
+    worker = Worker([line(0, "a", "title")])
+    worker.finish()
+    record = decode_article(worker.written[0].content or b"")
+    wider = ArticleRecord(np.ones(DIMS + 1, np.float32), NOW, 0, NOW, record.meta)
+    desk = Desk(SETTINGS, TOPICS, Letters())
+    with pytest.raises(UnreadableState, match=r"5 numbers where this generation has 4; something else .* wrote it"):
+        desk.restore(Restored(1, [Line(NOW, 0, "a", encode_article(wider))]))
+
+
+def test_large_dead_letters_do_not_wait_for_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = [line(0, "a", "title"), Line(NOW, 1, "b", b"x" * 100)]
+    worker = Worker(log)
+    worker.read(2)
+    assert worker.dead == [], "its offset is not committed yet"
+    monkeypatch.setattr("consumers.articles_desk.HELD_BYTES", 99)
+    worker.commit()
+    assert worker.dead == [1]
 
 
 def test_unchanged_text_is_not_embedded_again_after_a_crash() -> None:

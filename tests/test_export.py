@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.utils._paths import filter_repo_objects
 
 from contract.errors import EncoderUnusable, SetupError
 from encoders.manifest import PROJECTION_FILE, read_manifest
 from encoders.text import TextEncoder
 from export.encoder import export_encoder
-from export.models import LONGEST, PACKAGED, Packaged, find_model
+from export.models import _HUB_FILES, LONGEST, PACKAGED, Packaged, find_model
 from export.parity import LEAST_COSINE, ParityFailed, compare, parity_texts
 from export.projection import learn_projection, neighbours_kept, project
 from tests.torch_environment import written_with_torch
@@ -161,6 +162,16 @@ class TestWhatAModelSays:
         with pytest.raises(SetupError, match=message):
             find_model(write(tmp_path, files))
 
+    def test_only_the_first_numbers_are_used_where_the_model_says_so(self, tmp_path: Path) -> None:
+        files = layout("Transformer", "Pooling", config_sentence_transformers={"truncate_dim": 64})
+        assert find_model(write(tmp_path, files)).truncate_dim == 64
+
+    def test_a_name_brings_all_that_an_export_reads_and_nothing_large_beside(self) -> None:
+        needed = ["config.json", "modules.json", "model.safetensors", "tokenizer.json", "vocab.txt",
+                  "1_P/config.json", "2_D/config.json", "2_D/pytorch_model.bin", "0/model.safetensors"]  # fmt: skip
+        others = ["onnx/model.onnx", "tf_model.h5", "README.md", "openvino/openvino_model.bin"]
+        assert list(filter_repo_objects([*needed, *others], allow_patterns=_HUB_FILES)) == needed
+
 
 class TestProjection:
     vectors = np.random.default_rng(5).normal(0.3, np.geomspace(1, 0.01, 24), (600, 24)).astype(np.float32)
@@ -203,6 +214,9 @@ class TestParity:
         assert max(len(text.split()) for text in texts) >= 500
         for sample in ("", "😀", "新", "الحكومة", "\0"):
             assert any(sample in text for text in texts)
+
+    def test_the_thresholds_are_those_that_are_promised(self) -> None:
+        assert LEAST_COSINE == {"fp32": 0.9999, "fp16": 0.999}
 
     def test_equal_vectors_pass(self) -> None:
         vectors = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
@@ -287,6 +301,14 @@ class TestExports:
         expected = project(np.array(reference["vectors"]["bert-plain"], np.float32), np.load(folder / PROJECTION_FILE))
         assert cosines(encoder.encode(reference["texts"]), expected) >= LEAST_COSINE["fp32"]
 
+    def test_a_truncated_model_gives_its_first_numbers_by_the_command(self, tiny: Path) -> None:
+        reference = json.loads((tiny / "reference.json").read_text())
+        encoder = TextEncoder.load(tiny / "exported" / "bert-first-16", device="cpu")
+        assert (encoder.dims, encoder.manifest.precision) == (16, "fp16")
+        first = np.array(reference["vectors"]["bert-plain"])[:, :16]
+        first /= np.linalg.norm(first, axis=1, keepdims=True)
+        assert cosines(encoder.encode(reference["texts"]), first) >= LEAST_COSINE["fp16"]
+
     def test_weights_beyond_one_file_are_checked_too(self, tiny: Path) -> None:
         reference = json.loads((tiny / "reference.json").read_text())
         folder = tiny / "exported" / "bert-in-two-files"
@@ -305,6 +327,7 @@ class TestExports:
             ("no-tokenizer", 2, r"transformers cannot load no-tokenizer|has a tokenizer that"),
             ("corrupt", 2, r"transformers cannot load corrupt .* give a model that it knows"),
             ("too-wide", 2, r"--dims 33: bert-plain has 32 dimensions, give 1 to 32"),
+            ("no-axes", 2, r"--dims 600: 520 different articles have no more than 519 axes; give a --corpus of more"),
             ("not-equal", 1, r"differs from the torch model: worst cosine .*nothing was written"),
         ],
     )

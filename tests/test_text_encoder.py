@@ -32,6 +32,7 @@ from encoders.manifest import (
     read_manifest,
     write_manifest,
 )
+from encoders.session import CPU, CUDA
 from encoders.text import ARTICLE_CHARACTERS, TextEncoder, article_text, batches
 from export.projection import project
 
@@ -119,6 +120,12 @@ class TestVectors:
         (tokens,) = encoder.tokenise([long])
         assert len(tokens) == encoder.manifest.max_length
         np.testing.assert_array_equal(encoder.encode([long]), encoder.encode([long[:8000]]))
+
+    def test_a_model_that_reads_little_sees_past_what_its_tokenizer_drops(self, copy: Path) -> None:
+        rewrite(copy, max_length=32)
+        short = TextEncoder.load(copy)
+        late, early = short.encode([" " * 5000 + "late", "late"])
+        assert late @ early > 0.99999
 
     def test_more_texts_than_are_tokenised_at_once(self, encoder: TextEncoder) -> None:
         numbered = [f"goal {i}" for i in range(1030)]
@@ -253,7 +260,10 @@ class TestManifest:
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [(MODEL_FILE, "ONNX Runtime cannot load"), (TOKENIZER_FILE, "cannot be used as a tokenizer")],
+        [
+            (MODEL_FILE, "ONNX Runtime cannot load .*export it again"),
+            (TOKENIZER_FILE, "cannot be used as a tokenizer.*export it again"),
+        ],
     )
     def test_a_corrupt_file_that_its_manifest_vouches_for(self, copy: Path, name: str, message: str) -> None:
         (copy / name).unlink()
@@ -266,7 +276,7 @@ class TestManifest:
 
     def test_a_graph_of_other_dimensions(self, copy: Path) -> None:
         rewrite(copy, dims=7)
-        with pytest.raises(EncoderUnusable, match=r"gives \d+ dimensions, its manifest says 7"):
+        with pytest.raises(EncoderUnusable, match=r"gives \d+ dimensions, its manifest says 7: export it again"):
             TextEncoder.load(copy)
 
 
@@ -287,6 +297,19 @@ class TestDevice:
         except EncoderUnusable as error:
             missing = r"stoppress\[gpu\]|lib\w+\.so|no usable GPU"
             assert re.search(f"device = cuda, but .*({missing})", str(error))  # noqa: PT017  either is right
+
+    @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="here CUDA may work")
+    def test_cuda_that_is_built_in_and_finds_no_driver_names_the_library(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for module in (onnxruntime, onnxruntime.capi._pybind_state):  # what asks, and what refuses an unknown name
+            monkeypatch.setattr(module, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+        with pytest.raises(EncoderUnusable, match=r"CUDA does not work here: lib\w+\.so"):
+            TextEncoder.load(ARTIFACT, device="cuda")
+        with caplog.at_level(logging.INFO, "stoppress.encoder"):
+            assert TextEncoder.load(ARTIFACT, device="auto").provider == CPU
+        assert ".so" in caplog.records[-1].__dict__["fields"]["no_cuda"]
 
     def test_two_distributions_over_each_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         second = tmp_path / "onnxruntime_gpu-1.0.dist-info"

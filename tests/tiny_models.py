@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,15 @@ def main(out: Path) -> None:
     export_encoder(str(bert), exported / "bert-fp16", precision="fp16", console=quiet)
     numbers = [f"{word} {i}" for word in TEXTS[5].split()[:16] for i in range(40)]
     export_encoder(str(bert), exported / "bert-8", dims=8, corpus=numbers, console=quiet)
+    shutil.copytree(bert, out / "bert-first-16")
+    listed = [{"idx": 0, "name": "0", "path": "", "type": f"{ST}Transformer"},
+              {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{ST}Pooling"}]  # fmt: skip
+    (out / "bert-first-16" / "modules.json").write_text(json.dumps(listed))
+    (out / "bert-first-16" / "1_Pooling").mkdir()
+    (out / "bert-first-16" / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
+    (out / "bert-first-16" / "config_sentence_transformers.json").write_text(json.dumps({"truncate_dim": 16}))
+    command = ["export", "encoder", out / "bert-first-16", exported / "bert-first-16", "--precision=fp16"]
+    subprocess.run([sys.executable, "-m", "stoppress", *map(str, command)], check=True)
     graph.LARGEST_FILE = 0
     export_encoder(str(bert), exported / "bert-in-two-files", console=quiet)
 
@@ -173,6 +183,9 @@ def main(out: Path) -> None:
     refusals = {name: refused(out / name, exported / name) for name in ("no-weights", "no-tokenizer", "corrupt")}
     refusals["not-equal"] = refused(bert, exported / "bert-8", least_cosine=1.1)
     refusals["too-wide"] = refused(bert, exported / "wide", dims=33, corpus=numbers)
+    wide = transformers.BertModel(transformers.BertConfig(**SMALL | {"hidden_size": 640, "vocab_size": 400}))
+    write(out / "wide", wide, transformers.AutoTokenizer.from_pretrained(bert), None)
+    refusals["no-axes"] = refused(out / "wide", exported / "no-axes", dims=600, corpus=numbers)
     results = {"texts": TEXTS, "vectors": vectors, "refusals": refusals}
     (out / "reference.json").write_text(json.dumps(results))
 
