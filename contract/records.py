@@ -83,7 +83,8 @@ class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     ``read_kinds`` (uint8, the bits of :data:`KIND_BITS`) goes with ``read``, ``shown_counts`` (uint8)
     with ``shown``. ``recents`` are the last events on articles, see :func:`recents_of`. ``affinities``
     are pairs of a category's hash and its float64 weight as of ``affinities_at``. ``minute`` is the
-    last minute of event time, in which ``minute_events`` came; up to ``limited_until`` the user does not
+    last minute of event time, in which ``minute_events`` came, ``record_minute`` and ``record_minute_events`` the
+    same by the records' timestamps; up to ``limited_until`` (event time) the user does not
     count in statistics. ``cause`` is the oldest event since the record before that asks for a ranking;
     ``language`` what the user's events told last, "" where none did.
 
@@ -102,6 +103,8 @@ class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     affinities_at: int = 0
     minute: int = 0
     minute_events: int = 0
+    record_minute: int = 0
+    record_minute_events: int = 0
     limited_until: int = 0
     waiting: tuple[Waiting, ...] = ()
     cause: Cause | None = None

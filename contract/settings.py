@@ -96,7 +96,10 @@ class Settings(BaseSettings):
     category_affinities: int = Field(16, ge=1, le=256, description="categories whose weight is kept for a user")
     co_reads: int = Field(32, ge=1, le=256, description="articles read next that are kept for an article")
     events_per_minute: int = Field(
-        120, ge=1, description="a user with more, by the events' own times, does not count in statistics for an hour"
+        120,
+        ge=1,
+        description="a user with more, by the events' own times, or with twice as many by those of their records, "
+        "does not count in statistics for an hour",
     )
 
     list_length: int = Field(20, ge=1, le=200, description="items of a list")

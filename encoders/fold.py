@@ -24,8 +24,6 @@ from encoders.fold_rules import (
     DWELL_FULL_MS,
     IDLE_AT_ONCE,
     IMPRESSION_WEIGHT,
-    LIMITED_MINUTES,
-    MINUTE_MS,
     Absorb,
     Arrival,
     Dropped,
@@ -181,7 +179,7 @@ class Fold:
             windows.seen = push(windows.seen, seen, 8 * self._limits.seen)
         state.timestamp = timestamp
         at = min(timestamp, event.at)
-        note_rate(windows, at // MINUTE_MS, self._limits.events_per_minute, MINUTE_MS, LIMITED_MINUTES)
+        note_rate(windows, at, timestamp, self._limits.events_per_minute)
         if event.context:
             windows.language = language_of(event.context.get("language")) or windows.language
         if kind in ARTICLE_KINDS and not self._known(event.article_id):

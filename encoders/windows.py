@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from contract.records import Windows
 
+MINUTE_MS = 60_000
+LIMITED_MINUTES = 60
+# Who was without a network for a while sends what they did meanwhile at once.
+SENT_AT_ONCE = 2
+
 
 def find(window: bytes, item: bytes) -> int:
     """Return the byte at which the 64-bit entry ``item`` begins, -1 where it is not in the window."""
@@ -82,15 +87,31 @@ def note_target(windows: Windows, target: str, *, follow: bool, follows: int, mu
         windows.mutes = (*windows.mutes, target)[-mutes:]
 
 
-def note_rate(windows: Windows, minute: int, most: int, minute_ms: int, limited_minutes: int) -> None:
-    """Count an event in its minute; who has more than ``most`` in one is limited for the minutes that follow.
+def note_rate(windows: Windows, at: int, timestamp: int, most: int) -> None:
+    """Count an event in the minute of its time and in that of its record; too many in either limit who sent them.
 
-    A late event counts in the newest minute.
+    ``most`` are allowed in a minute of event time, :data:`SENT_AT_ONCE` times as many in one of records: the first
+    alone would let a client choose times that are far enough apart. What is late counts in the newest minute.
     """
+    minute = at // MINUTE_MS
     if minute > windows.minute:
         windows.minute = minute
         windows.minute_events = 1
-        return
-    windows.minute_events += 1
-    if windows.minute_events > most:
-        windows.limited_until = (windows.minute + limited_minutes) * minute_ms
+    else:
+        windows.minute_events += 1
+        if windows.minute_events > most:
+            _limit(windows, minute=windows.minute)
+    minute = timestamp // MINUTE_MS
+    if minute > windows.record_minute:
+        windows.record_minute = minute
+        windows.record_minute_events = 1
+    else:
+        windows.record_minute_events += 1
+        if windows.record_minute_events > SENT_AT_ONCE * most:
+            _limit(windows, minute=windows.record_minute)
+
+
+def _limit(windows: Windows, minute: int) -> None:
+    until = (minute + LIMITED_MINUTES) * MINUTE_MS
+    if until > windows.limited_until:
+        windows.limited_until = until

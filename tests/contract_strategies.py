@@ -176,6 +176,8 @@ def windows(draw: st.DrawFn) -> Windows:
         mutes=tuple(draw(labels)),
         minute=draw(times),
         minute_events=draw(uint64),
+        record_minute=draw(times),
+        record_minute_events=draw(uint64),
         limited_until=draw(times),
         waiting=tuple(draw(st.lists(waiting, max_size=3))),
         cause=draw(st.none() | causes),

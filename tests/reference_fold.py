@@ -89,6 +89,8 @@ class ReferenceUser:
     timestamp: int | None = None
     minute: int = 0
     minute_events: int = 0
+    record_minute: int = 0
+    record_minute_events: int = 0
     limited_until: int = 0
 
     def at(self) -> int:
@@ -177,7 +179,7 @@ class Reference:
             user.seen = [*user.seen, event.event_id][-self.limits.seen :]
         user.timestamp = record.timestamp
         at = min(event.at, record.timestamp)
-        self.rate(user, at)
+        self.rate(user, at, record.timestamp)
         user.language = {"de": "de", "EN-gb": "en"}.get(event.context.get("language", ""), user.language)
         if event.kind in READING and event.article_id not in self.articles:
             self.outcome[record.offset] = "waiting"
@@ -201,12 +203,17 @@ class Reference:
             self.target(user, event, at)
         self.folded(user, record.offset)
 
-    def rate(self, user: ReferenceUser, at: int) -> None:
+    def rate(self, user: ReferenceUser, at: int, timestamp: int) -> None:
         if at // MINUTE > user.minute:
             user.minute, user.minute_events = at // MINUTE, 0
         user.minute_events += 1
         if user.minute_events > self.limits.events_per_minute:
-            user.limited_until = user.minute * MINUTE + HOUR
+            user.limited_until = max(user.limited_until, user.minute * MINUTE + HOUR)
+        if timestamp // MINUTE > user.record_minute:
+            user.record_minute, user.record_minute_events = timestamp // MINUTE, 0
+        user.record_minute_events += 1
+        if user.record_minute_events > 2 * self.limits.events_per_minute:
+            user.limited_until = max(user.limited_until, user.record_minute * MINUTE + HOUR)
 
     def folded(self, user: ReferenceUser, offset: int) -> None:
         self.outcome[offset] = "folded"

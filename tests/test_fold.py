@@ -125,6 +125,7 @@ def assert_same_user(user: UserRecord, wanted: ReferenceUser, partition: int) ->
     affinities = {hash64(category): weight for category, weight in wanted.affinities.sums().items()}
     assert dict(struct.iter_unpack("<Qd", w.affinities)) == affinities
     assert (w.minute, w.minute_events, w.limited_until) == (wanted.minute, wanted.minute_events, wanted.limited_until)
+    assert (w.record_minute, w.record_minute_events) == (wanted.record_minute, wanted.record_minute_events)
     assert [(wait.offset, wait.value) for wait in w.waiting] == [(x.place[1], x.value) for x in wanted.waiting]
     assert (user.folded, user.last_offset) == (len(wanted.offsets), max(wanted.offsets, default=-1))
     assert user.hash_sum == sum(event_hash(partition, offset) for offset in wanted.offsets) & MASK64

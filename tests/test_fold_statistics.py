@@ -169,6 +169,19 @@ class TestRateLimit:
         replay = Replay(self.limits).run([*KNOWN, *records])
         assert replay.limited == 0
 
+    def test_times_that_are_chosen_far_apart_do_not_help_who_sends_too_much_at_once(self) -> None:
+        ids = [f"a{i % 9}" for i in range(20)]
+        events = [act("click", article_id, at=START + i * MINUTE) for i, article_id in enumerate(ids)]
+        sent_at = START + 3 * HOUR
+        records: list[Op] = [Record(i, sent_at + i, event) for i, event in enumerate(events)]
+        replay = Replay(FoldLimits(events_per_minute=4)).run([*KNOWN, *records])
+        counted = {article_id for article_id in set(ids) if stats_of(replay, article_id)[1] > 0}
+        assert counted == {f"a{i}" for i in range(8)}, "twice as many as in a minute of their own"
+        assert replay.limited == 12
+        after_an_hour = Record(20, sent_at + 61 * MINUTE, act("click", "a9", at=sent_at + 61 * MINUTE))
+        later = Replay(FoldLimits(events_per_minute=4)).run([*KNOWN, *records, after_an_hour])
+        assert stats_of(later, "a9")[1] > 0
+
     def test_items_of_an_impression_that_is_too_much_do_not_count(self) -> None:
         replay = after(*[seen("a0")] * 5, seen("a1"), limits=self.limits)
         assert stats_of(replay, "a1") == (0, 0)
