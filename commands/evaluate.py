@@ -14,7 +14,7 @@ from contract.errors import SettingsError
 from contract.settings import Settings
 
 if TYPE_CHECKING:
-    from evaluation.display import EvaluationDisplay
+    from commands.display import Display
     from evaluation.left_out import LeftOut
     from evaluation.next_click import Protocol
     from evaluation.results import Result
@@ -40,7 +40,7 @@ def evaluate(
     """Judge rankers on real clicks: score, then learn, in the order of time."""
     from rich.console import Console
 
-    from evaluation.display import EvaluationDisplay
+    from commands.display import Display
     from evaluation.left_out import LeftOut
     from evaluation.models.registry import check_names
     from evaluation.next_click import Protocol
@@ -58,7 +58,7 @@ def evaluate(
     check_names("next click" if format_ == "globo" else "impressions", (*names, versus))
     name = dataset.resolve().name if dataset is not None else f"{settings.namespace}user-events"
     asked = Asked(name, names, versus, seed)
-    with EvaluationDisplay(Console(stderr=True)) as display:
+    with Display(Console(stderr=True)) as display:
         left_out = LeftOut(display.say)
         if dataset is None:
             result = _on_own_log(settings, asked, left_out, display, hours)
@@ -81,9 +81,7 @@ def evaluate(
             console.print(rich_table(rows))
 
 
-def _on_impressions(
-    folder: Path, settings: Settings, asked: Asked, left_out: LeftOut, display: EvaluationDisplay
-) -> Result:
+def _on_impressions(folder: Path, settings: Settings, asked: Asked, left_out: LeftOut, display: Display) -> Result:
     from evaluation.run import evaluate_impressions
     from evaluation.vectors import read_articles
     from producers.mind import behaviours_at, offsets_by_time, read_news
@@ -104,7 +102,7 @@ def _on_impressions(
 
 
 def _on_clicks(
-    folder: Path, settings: Settings, asked: Asked, left_out: LeftOut, display: EvaluationDisplay, protocol: Protocol
+    folder: Path, settings: Settings, asked: Asked, left_out: LeftOut, display: Display, protocol: Protocol
 ) -> Result:
     from evaluation.articles import Articles
     from evaluation.next_click import Clicks
@@ -120,7 +118,7 @@ def _on_clicks(
 
 
 def _on_own_log(
-    settings: Settings, asked: Asked, left_out: LeftOut, display: EvaluationDisplay, hours: float | None
+    settings: Settings, asked: Asked, left_out: LeftOut, display: Display, hours: float | None
 ) -> Result:
     from consumers.shown_log import read_shown, read_vectors
     from evaluation.articles import Articles

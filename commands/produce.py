@@ -84,7 +84,7 @@ def produce_replay(
     progress: Annotated[bool, typer.Option("--progress", help="a line of JSON a second instead of text")] = False,
 ) -> None:
     """Real impressions, clicks and news in their order, sped up, moved in time so that they end now."""
-    from producers.replay_display import show_replay
+    from commands.replay_display import show_replay
     from streams.worker import Stop, set_up_logging
 
     settings = settings_of(context)

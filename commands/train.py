@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
+from commands.display import Display
+from commands.train_encoder import encoder
+from commands.wiring import settings_of
 from export.interest.run import EPOCHS, MODELS, check_out, train_interest
+from export.tracking import Tracking
 
 if TYPE_CHECKING:
+    from contract.settings import Settings
     from export.interest.log import ReadingLog
 
 app = typer.Typer(no_args_is_help=True, help="Train models from clicks; needs the extra `export`.")
@@ -27,10 +31,11 @@ class Format(Enum):
 
 def _command(name: str) -> Callable[..., None]:
     def train(
+        context: typer.Context,
         dataset: Annotated[Path, typer.Argument(help="the folder with the data set")],
         out: Annotated[Path, typer.Argument(help="the folder to write")],
         format_: Annotated[Format, typer.Option("--format", help="of the data")],
-        encoder: Annotated[Path, typer.Option(help="gives articles with texts their vectors")] = Path("var/encoder"),
+        encoder: Annotated[Path | None, typer.Option(help="gives articles with texts their vectors")] = None,
         seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same numbers")] = 0,
         epochs: Annotated[int, typer.Option(min=1, help="at most")] = EPOCHS,
         plain: Annotated[
@@ -38,43 +43,52 @@ def _command(name: str) -> Callable[..., None]:
         ] = False,
     ) -> None:
         check_out(out)
-        console = Console(stderr=True, soft_wrap=True)
-        log = _impressions(dataset, encoder, seed, console) if format_ is Format.MIND else _clicks(dataset, console)
-        train_interest(name, log, out, seed=seed, epochs=epochs, plain=plain, console=console)
+        settings = settings_of(context, encoder=encoder)
+        tracking = Tracking.of(settings)
+        with Display(Console(stderr=True, soft_wrap=True)) as display:
+            if format_ is Format.MIND:
+                log = _impressions(dataset, settings, seed, display)
+            else:
+                log = _clicks(dataset, display)
+            train_interest(
+                name, log, out, seed=seed, epochs=epochs, plain=plain, console=display.console,
+                on_progress=lambda done: display.show("epochs", done, epochs), tracking=tracking,
+            )  # fmt: skip
 
     return train
 
 
-def _impressions(folder: Path, encoder: Path, seed: int, console: Console) -> ReadingLog:
-    from encoders.text import TextEncoder, article_text
+def _impressions(folder: Path, settings: Settings, seed: int, display: Display) -> ReadingLog:
+    from evaluation.left_out import LeftOut
+    from evaluation.vectors import read_articles
     from export.interest.log import log_of_impressions
     from producers.broken_lines import BrokenLines
     from producers.mind import read_behaviours, read_news
+    from streams.local_broker.jars import cache_dir
 
-    broken = BrokenLines(console.print)
-    loaded = TextEncoder.load(encoder, "auto")
+    broken = BrokenLines(display.say)
     behaviours = list(read_behaviours(folder, broken))
-    wanted = {article for b in behaviours for article in (*b.history, *b.candidates)}
-    news = {n.article_id: n for n in read_news(folder, broken) if n.article_id in wanted}
+    articles = read_articles(
+        read_news(folder, broken), settings, cache_dir() / "vectors", LeftOut(display.say),
+        lambda done, total: display.show("texts embedded", done, total),
+    )  # fmt: skip
     broken.sum_up()
-    console.print(f"{len(behaviours):,} impressions; embedding {len(news):,} articles")
-    vectors = loaded.encode([article_text(n.title, n.abstract, "") for n in news.values()])
-    return log_of_impressions(behaviours, dict(zip(news, vectors, strict=True)), seed)
+    display.say(f"{len(behaviours):,} impressions, {len(articles):,} articles")
+    return log_of_impressions(behaviours, dict(zip(articles.ids, articles.vectors, strict=False)), seed)
 
 
-def _clicks(folder: Path, console: Console) -> ReadingLog:
+def _clicks(folder: Path, display: Display) -> ReadingLog:
     from export.interest.log import log_of_clicks
     from producers.broken_lines import BrokenLines
     from producers.globo import read_clicks
 
-    broken = BrokenLines(console.print)
+    broken = BrokenLines(display.say)
     clicks = list(read_clicks(folder, broken))
     broken.sum_up()
-    console.print(f"{len(clicks):,} clicks; learning vectors from what is read together")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reading", total=1.0)
-        return log_of_clicks(clicks, GLOBO_DIMS, lambda share: progress.update(task, completed=share))
+    display.say(f"{len(clicks):,} clicks; learning vectors from what is read together")
+    return log_of_clicks(clicks, GLOBO_DIMS, lambda done: display.show("clicks", done, len(clicks)))
 
 
 for _name, _help in MODELS.items():
     app.command(_name, help=f"Interest model: {_help}.")(_command(_name))
+app.command("encoder")(encoder)

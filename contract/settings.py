@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,10 @@ class Settings(BaseSettings):
     )
 
     interest_model: str = Field("", description="the folder of a trained interest model; empty: decay")
+
+    tracking_uri: str = Field(
+        "", description="where trainings are recorded in MLflow; empty: where MLFLOW_TRACKING_URI says, or nowhere"
+    )
 
     batch_events: int = Field(5000, ge=1, le=100_000, description="records in one transaction at most")
     batch_wait_ms: int = Field(20, ge=1, le=10_000, description="how long a transaction waits to fill")
@@ -190,7 +195,13 @@ class Settings(BaseSettings):
         plain["kafka"] = {
             name: "***" if any(word in name for word in _SECRET_WORDS) else value for name, value in self.kafka.items()
         }
+        plain["tracking_uri"] = without_credentials(self.tracking_uri)
         return plain
+
+
+def without_credentials(uri: str) -> str:
+    """Return ``uri`` with what stands before an @ in its authority masked."""
+    return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 def places_of(share: float, length: int) -> int:

@@ -52,7 +52,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``prompt`` is put before every text, and with ``lower_case`` both are lowered. ``normalised`` says
     whether the model itself ends in unit rows; the graph's are unit rows either way. ``fused`` counts
-    the operators that were fused, by kind.
+    the operators that were fused, by kind. ``experimental`` says why the encoder should not serve yet, empty where
+    nothing speaks against it.
     ``parity`` is None only while an export is still being proven.
     """
 
@@ -69,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     fused: dict[str, int] = {}
     projection: Projection | None = None
     parity: Parity | None = None
+    experimental: str = ""
     format: int = FORMAT
 
     @property

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 ROW, LEFT, RIGHT, WIDTH, TOP = 24, 130, 70, 720, 26
 SQUARE, MARGIN = 340, 44
 LINES = 6
 """So many colours there are for lines."""
+STYLE = Path(__file__).with_name("report.css")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,47 @@ def reliability(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return _svg(SQUARE, SQUARE, parts)
 
 
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]], x_name: str) -> str:
+    """A line for each name over ``x_name``, from the lowest value to the highest, with its name at its end."""
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        return ""
+    xs, ys = (ticks_of(*_ends(values)) for values in zip(*points, strict=True))
+    right, bottom = WIDTH - LEFT, SQUARE - MARGIN
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - xs[0]) / ((xs[-1] - xs[0]) or 1), (y - ys[0]) / ((ys[-1] - ys[0]) or 1)
+        return round(MARGIN + across * (right - MARGIN), 1), round(bottom - up * (bottom - TOP), 1)
+
+    parts = []
+    for tick in ys:
+        _, y = at(xs[0], tick)
+        parts.append(f'<line class="grid" x1="{MARGIN}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{MARGIN - 6}" y="{y + 4}" text-anchor="end">{number(tick)}</text>')
+    for tick in xs:
+        x, _ = at(tick, ys[0])
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{number(tick)}</text>')
+    middle = (MARGIN + right) / 2
+    parts.append(f'<text class="tick" x="{middle}" y="{SQUARE - 6}" text-anchor="middle">{escape(x_name)}</text>')
+    for place, (name, line) in enumerate(lines.items()):
+        if line:
+            places = [at(*point) for point in line]
+            drawn = " ".join(f"{x},{y}" for x, y in places)
+            dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in places)
+            x, y = places[-1]
+            parts.append(
+                f'<g class="curve line-{place % LINES}"><polyline points="{drawn}"/>{dots}'
+                f'<text x="{x + 8}" y="{y + 4}">{escape(name)}</text></g>'
+            )
+    return _svg(WIDTH, SQUARE, parts)
+
+
+def image(svg: str) -> str:
+    """A plot as a file of its own."""
+    style = f'<style>{STYLE.read_text()}</style><rect width="100%" height="100%" style="fill: var(--paper)"/>'
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
+
+
 def shares(rows: Mapping[str, Sequence[float]]) -> str:
     """A group of bars for each name, one bar for each of its shares."""
     if not rows:
@@ -128,6 +171,11 @@ def ticks_of(low: float, high: float) -> list[float]:
                     last += 1
                 return [round(number_ * step, 12) for number_ in range(first, last + 1)]
         exponent += 1
+
+
+def _ends(values: Iterable[float]) -> tuple[float, float]:
+    some = list(values)
+    return min(some), max(some)
 
 
 def number(value: float) -> str:

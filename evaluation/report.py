@@ -12,7 +12,6 @@ from evaluation.results import Result
 from evaluation.table import EXPLORED, METRIC_NAMES, Rows, all_tables, markdown
 
 CATEGORIES = 12
-STYLE = Path(__file__).with_name("report.css")
 NOTES = {
     "accuracy": "Each request is scored before anything is learned from it or from what came later. "
     "Means over requests.",
@@ -71,7 +70,7 @@ def html_page(result: Result) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(_title(result))}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE.read_text()}</style></head><body>\n"
+        f"<style>{charts.STYLE.read_text()}</style></head><body>\n"
         f"<h1>{escape(result.dataset)}: {escape(result.task)}</h1>"
         f'<p class="soft">{result.requests:,} requests · {len(result.models)} models · seed {result.seed}</p>\n'
         + "\n".join(section for section in sections if section)

@@ -35,13 +35,13 @@ from export.projection import LEAST_TEXTS, MOST_TEXTS, LearnedProjection, learn_
 if TYPE_CHECKING:
     from export.graph import SentenceModel
 
-_NEEDS = ("torch", "transformers", "onnxscript", "onnxruntime")
+NEEDS = ("torch", "transformers", "onnxscript", "onnxruntime")
 _VERSIONS = ("torch", "transformers", "onnxscript", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
 _CORPUS_BATCH_TOKENS = 2048
 
 
 def export_encoder(
-    model: str,
+    model: str | SourceModel,
     out: Path,
     *,
     dims: int | None = None,
@@ -52,7 +52,7 @@ def export_encoder(
 ) -> Manifest:
     """Export ``model`` to the folder ``out``: model.onnx, tokenizer.json, manifest.json, with dims also projection.npy.
 
-    ``model`` is what :func:`export.models.find_model` takes. With ``dims`` the vectors are centred and
+    ``model`` is what :func:`export.models.find_model` takes or gives. With ``dims`` the vectors are centred and
     projected, learned from the article texts in ``corpus`` (:func:`encoders.text.article_text`).
     ``precision`` fp16 halves the body alone. The folder is built beside ``out``, proven against the
     torch model in fp32 and only then put in its place; whatever fails leaves ``out`` as it was. Blocks
@@ -63,10 +63,10 @@ def export_encoder(
     (by default that of the precision).
     """
     console = console or Console(stderr=True, soft_wrap=True)
-    texts = _usable_corpus(dims, corpus, console)
-    _check_out(out)
-    source = find_model(model)
-    absent = [name for name in _NEEDS if find_spec(name) is None]
+    texts = usable_corpus(dims, corpus, console)
+    check_encoder_out(out)
+    source = model if isinstance(model, SourceModel) else find_model(model)
+    absent = [name for name in NEEDS if find_spec(name) is None]
     if absent:
         raise SetupError(
             f"not installed here: {', '.join(absent)}; run `make encoder`, or install stoppress[export,cpu]"
@@ -174,7 +174,7 @@ def _prove(
     return manifest
 
 
-def _usable_corpus(dims: int | None, corpus: Iterable[str] | None, console: Console) -> list[str]:
+def usable_corpus(dims: int | None, corpus: Iterable[str] | None, console: Console) -> list[str]:
     """Different texts of ``corpus``; of more than MOST_TEXTS an even sample, the same one every time."""
     if dims is None:
         if corpus is not None:
@@ -200,6 +200,7 @@ def _usable_corpus(dims: int | None, corpus: Iterable[str] | None, console: Cons
     return list(sample.values())
 
 
-def _check_out(out: Path) -> None:
+def check_encoder_out(out: Path) -> None:
+    """Raise :class:`SetupError` where ``out`` is something else than an encoder or an empty folder."""
     if out.exists() and not (out / MANIFEST_FILE).exists() and not (out.is_dir() and not any(out.iterdir())):
         raise SetupError(f"{out} exists and is not an encoder: name another folder, or remove it first")

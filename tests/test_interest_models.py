@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.errors import InterestModelUnusable, SetupError
+from contract.errors import InterestModelUnusable
 from contract.messages import List, ShownItem, decode
 from contract.records import decode_article
 from contract.settings import load
@@ -23,9 +21,6 @@ from encoders.decay import Decay
 from encoders.interest import InterestModel, interest_model, long_and_short
 from encoders.manifest import File, describe_file, generation_of, read_manifest
 from encoders.onnx_interest import QUERY_FILE, STEP_FILE, InterestManifest, OnnxInterest
-from export.interest.co_reads import aligned, co_read_vectors
-from export.interest.log import log_of_impressions
-from export.interest.run import train_interest
 from streams.local_broker import LocalBroker
 from tests.pipeline import pipeline_on, states_of
 from tests.torch_environment import written_with_torch
@@ -41,8 +36,8 @@ TRAINED = ("gru", "transformer", "vae", "gan")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models trained on synthetic reads, with a signal and without: tests/tiny_interest_models.py."""
-    return written_with_torch("tiny_interest_models.py", tmp_path_factory.mktemp("interest"))
+    """A little trained on synthetic reads: tests/tiny_interest_models.py."""
+    return written_with_torch("tiny_interest_models.py", tmp_path_factory.mktemp("interest"), "contract")
 
 
 @pytest.fixture(params=["decay", *TRAINED])
@@ -50,7 +45,7 @@ def model(request: pytest.FixtureRequest) -> InterestModel:
     if request.param == "decay":
         return Decay(16, 720 * HOUR, 2 * HOUR)
     folder: Path = request.getfixturevalue("trained")
-    return OnnxInterest.load(folder / "signal" / request.param)
+    return OnnxInterest.load(folder / request.param)
 
 
 def articles(model: InterestModel, count: int, seed: int = 1) -> Floats:
@@ -152,44 +147,11 @@ class TestContract:
         assert model.query(first).tobytes() == model.query(second).tobytes()
 
 
-def run_of(folder: Path) -> dict[str, Any]:
-    run: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return run
-
-
 @pytest.mark.timeout(900)
-class TestTrained:
-    @pytest.mark.parametrize("name", TRAINED)
-    def test_it_finds_a_signal_that_only_order_tells(self, trained: Path, name: str) -> None:
-        metrics = run_of(trained / "signal" / name)["metrics"]
-        assert metrics["decay query"]["auc"] < 0.5
-        ways = [way for way in metrics if way.startswith(name) and not way.endswith("popular")]
-        assert len(ways) == (2 if name in ("transformer", "gan") else 1)
-        for way in ways:
-            assert metrics[way]["auc"] > 0.8
-            assert metrics[way]["better_than_decay"][1] > 0.3
-        assert OnnxInterest.load(trained / "signal" / name).about.experimental == ""
-
-    @pytest.mark.parametrize("name", TRAINED)
-    def test_it_finds_none_where_there_is_none(self, trained: Path, name: str) -> None:
-        found = json.loads((trained / "results.json").read_text())["noise"][name]
-        assert len(found) == (2 if name in ("transformer", "gan") else 1)
-        assert all(abs(auc - 0.5) < 0.04 for auc in found.values()), found
-
-    def test_what_is_no_better_than_decay_says_so(self, trained: Path) -> None:
-        doubts = OnnxInterest.load(trained / "noise" / "gru").about.experimental
-        assert re.match(r"with popularity, its auc on the last \d+ requests is [+-]0\.\d+ against decay's", doubts)
-
-    @pytest.mark.parametrize("name", TRAINED)
-    def test_the_graphs_give_torchs_numbers(self, trained: Path, name: str) -> None:
-        parity = OnnxInterest.load(trained / "signal" / name).about.parity
-        assert parity is not None
-        assert parity.events >= 400
-        assert parity.worst_difference < 1e-4
-
+class TestOfSomeModels:
     @pytest.mark.parametrize("name", ["transformer", "gan"])
     def test_a_score_is_of_one_pair(self, trained: Path, name: str) -> None:
-        model = OnnxInterest.load(trained / "signal" / name)
+        model = OnnxInterest.load(trained / name)
         assert model.scores
         log = Log(model, users=4, events=40)
         states, candidates = folded_in(model, log, 4, []), articles(model, 9, seed=5)
@@ -202,7 +164,7 @@ class TestTrained:
             np.testing.assert_allclose(alone, scores[user, article], atol=FLOAT32_ERROR)
 
     def test_the_spread_is_positive_and_only_where_there_is_variance(self, trained: Path) -> None:
-        model = OnnxInterest.load(trained / "signal" / "vae")
+        model = OnnxInterest.load(trained / "vae")
         log = Log(model, users=4, events=40)
         spreads = model.spread(folded_in(model, log, 4, []))
         assert spreads.shape == (4,)
@@ -211,59 +173,10 @@ class TestTrained:
 
     @pytest.mark.parametrize("name", TRAINED)
     def test_what_was_not_read_changes_nothing(self, trained: Path, name: str) -> None:
-        model = OnnxInterest.load(trained / "signal" / name)
+        model = OnnxInterest.load(trained / name)
         state = model.step(np.zeros((1, model.state_size), np.float32), articles(model, 1), np.array([[0, 0, 1.0]]))
         for weight in (-1.0, -0.01, 0.5):
             assert (model.step(state, articles(model, 1, seed=3), np.array([[0, 0, weight]])) == state).all()
-
-    def test_the_run_is_recorded(self, trained: Path) -> None:
-        run = run_of(trained / "signal" / "gru")
-        assert run["parameters"] == {"seed": 0, "epochs": 12, "plain": False, "learning_rate": 0.01}
-        assert len(run["data"]["sha256"]) == 64
-        assert run["data"]["sha256"] != run_of(trained / "noise" / "gru")["data"]["sha256"]
-        assert [epoch["epoch"] for epoch in run["loss"]] == list(range(13))
-        assert run["loss"][-1]["held_back"] < run["loss"][0]["held_back"]
-
-    def test_articles_without_texts_get_vectors_from_who_reads_them(self, trained: Path) -> None:
-        """Of six topics only the articles of the reader's own are near: chance would be one in six."""
-        run = run_of(trained / "sessions" / "gan")
-        assert run["data"]["task"] == "next click"
-        assert run["data"]["requests_judged"] > 100
-        assert run["metrics"]["decay query"]["hr@10"] > 0.9
-        assert run["metrics"]["gan query"]["hr@10"] > 0.9
-
-    def test_the_same_seed_gives_the_same_numbers(self, trained: Path) -> None:
-        assert json.loads((trained / "results.json").read_text())["same seed"]
-
-    def test_each_read_is_foretold_once_from_what_was_before(self, trained: Path) -> None:
-        found = json.loads((trained / "results.json").read_text())["windows"]
-        assert found == {"each once": True, "in its time": True, "in order": True, "with what was before": True}
-
-    def test_a_loss_that_diverges_ends_with_what_was_best(self, trained: Path) -> None:
-        diverged = json.loads((trained / "results.json").read_text())["diverged"]
-        assert diverged == {"stopped": "the loss diverged in epoch 1; epoch 0 is kept", "kept": 0, "as_it_was": True}
-
-    @pytest.mark.parametrize(
-        ("what", "message"),
-        [
-            ("too short", r"too short to train on: \d+ reads .* 200 and 20 are needed: give more days or users"),
-            ("empty", "too short to train on: 0 reads"),
-            ("letters", "exists and is not an interest model"),
-            ("plain gru", "without its unit is the mean of what was read"),
-        ],
-    )
-    def test_what_cannot_be_trained_is_refused(self, trained: Path, what: str, message: str) -> None:
-        refusal = json.loads((trained / "results.json").read_text())[what]
-        assert refusal["exit_code"] == 2
-        assert re.search(message, refusal["error"])
-        assert sorted(path.name for path in trained.iterdir()) == [
-            "letters", "noise", "plain", "results.json", "served", "sessions", "signal",
-        ]  # fmt: skip
-
-    def test_without_torch_it_says_where_torch_is(self, tmp_path: Path) -> None:
-        log = log_of_impressions([], {"a": np.ones(3, np.float32)}, seed=0)
-        with pytest.raises(SetupError, match=r"not installed here: torch.* \.venv-export/bin/stoppress"):
-            train_interest("gru", log, tmp_path / "out")
 
 
 READ = ("Late goal sends United into the cup final", "Bond yields jump after the bank's rate decision", "A winter soup")
@@ -318,26 +231,6 @@ def test_users_worker_and_ranker_serve_it(trained: Path, broker: LocalBroker, tm
         assert np.argsort(near).tolist() == np.argsort(parts).tolist()
         for item in found.items:
             assert item.parts["short"] == pytest.approx(item.parts["long"] / 2, abs=1e-3)
-
-
-class TestCoReads:
-    def test_who_is_read_together_is_near(self) -> None:
-        pairs = {(a, b): 1.0 for block in (0, 4) for a in range(block, block + 4) for b in range(a + 1, block + 4)}
-        vectors = co_read_vectors(pairs | {(0, 4): 0.1}, 9, 2)
-        near = vectors @ vectors.T
-        assert near[:4, :4].min() > 0.9
-        assert near[:4, 4:8].max() < near[:4, :4].min() - 0.5
-        assert not vectors[8].any()
-
-    @pytest.mark.parametrize("pairs", [{}, {(0, 1): 1.0}])
-    def test_few_pairs_give_few_vectors(self, pairs: dict[tuple[int, int], float]) -> None:
-        assert np.isfinite(co_read_vectors(pairs, 3, 8)).all()
-
-    def test_what_is_learned_anew_stands_as_before(self) -> None:
-        draw = np.random.default_rng(1)
-        former = draw.standard_normal((30, 5)).astype(np.float32)
-        turned = former @ np.linalg.qr(draw.standard_normal((5, 5)))[0].astype(np.float32)
-        np.testing.assert_allclose(aligned(turned, former), former, atol=1e-4)
 
 
 @pytest.fixture

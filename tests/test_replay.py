@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import KafkaException
 from rich.console import Console
 
+from commands.replay_display import ReplayDisplay
 from contract.errors import SettingsError, SetupError, TopicsDiffer
 from contract.messages import Article, Event, List, decode
 from contract.settings import Settings, load
@@ -23,7 +24,6 @@ from producers.broken_lines import BrokenLine
 from producers.mind import read_behaviours, read_news
 from producers.newsroom import Newsroom
 from producers.replay import LEAD_SECONDS, READ_BEFORE_MS, Schedule, make_plan, replay, require_data
-from producers.replay_display import ReplayDisplay
 from streams.admin import create_topics, require_topics
 from streams.clients import make_admin
 from streams.local_broker import LocalBroker

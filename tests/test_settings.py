@@ -166,6 +166,11 @@ def test_secrets_are_masked_in_the_log() -> None:
     assert settings.kafka["sasl.password"] == "hush-1"
 
 
+def test_a_password_in_the_tracking_uri_is_masked() -> None:
+    settings = load(["tracking_uri=https://me:hush@example.org/mlflow"], environ={})
+    assert settings.for_log()["tracking_uri"] == "https://***@example.org/mlflow"
+
+
 def test_everything_else_is_logged() -> None:
     assert load(environ={}).for_log().keys() == Settings.model_fields.keys()
 

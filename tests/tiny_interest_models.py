@@ -1,7 +1,8 @@
 """Interest models trained on synthetic reads: some with a signal, some without.
 
-Run by the environment that has torch: ``python tests/tiny_interest_models.py OUT`` writes each model to OUT/signal,
-some to OUT/noise, OUT/plain, OUT/sessions and OUT/served, and what else was tried to OUT/results.json.
+Run by the environment that has torch. ``python tests/tiny_interest_models.py OUT contract`` writes each model, hardly
+trained, to OUT, and one to OUT/plain and OUT/served; ``... OUT training`` writes each, trained, to OUT/signal, some to
+OUT/noise, OUT/sessions, OUT/killed and OUT/tracked, and what else was tried to OUT/results.json.
 
 The signal: an article is of one of six topics, and who reads one reads one of the next topic next. So the mean of what
 was read says nothing of it, order does.
@@ -11,6 +12,9 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +22,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from contract.errors import StoppressError
+from contract.settings import load
 from encoders.manifest import File
 from encoders.onnx_interest import SCORE_FILE, InterestManifest, OnnxInterest
+from export.interest import training
 from export.interest.judging import judge
 from export.interest.log import ReadingLog, log_of_clicks, log_of_impressions
 from export.interest.parts import Interest
 from export.interest.run import MODELS, made, train_interest
 from export.interest.training import LENGTH, train, windows
+from export.tracking import Tracking
 
 DIMS, TOPICS, ARTICLES = 16, 6, 240
 ENCODER_DIMS = 96
@@ -35,6 +43,7 @@ USERS, READS, SHOWN = 200, 12, 10
 
 
 class Impression(NamedTuple):
+    impression_id: str
     user_id: str
     at: int
     history: list[str]
@@ -44,11 +53,12 @@ class Impression(NamedTuple):
 
 class Click(NamedTuple):
     user_id: str
+    session_id: str
     article_id: str
     at: int
 
 
-def synthetic(*, signal: bool, users: int = USERS, dims: int = DIMS) -> ReadingLog:
+def synthetic(*, order: bool, users: int = USERS, dims: int = DIMS) -> ReadingLog:
     """Impressions of ten articles, of which one is clicked: by the signal, or any."""
     draw = np.random.default_rng(11)
     topics = np.arange(ARTICLES) % TOPICS
@@ -62,9 +72,9 @@ def synthetic(*, signal: bool, users: int = USERS, dims: int = DIMS) -> ReadingL
             topic, at = (topic + 1) % TOPICS, at + 1000
             shown = draw.choice(np.flatnonzero(topics != topic), SHOWN, replace=False)
             shown[-1] = draw.choice(np.flatnonzero(topics == topic))
-            clicked = SHOWN - 1 if signal else int(draw.integers(SHOWN))
+            clicked = SHOWN - 1 if order else int(draw.integers(SHOWN))
             labels = [place == clicked for place in range(SHOWN)]
-            impressions.append(Impression(f"u{user}", at, [], [f"a{a}" for a in shown], labels))
+            impressions.append(Impression(f"{user} {at}", f"u{user}", at, [], [f"a{a}" for a in shown], labels))
     return log_of_impressions(impressions, {f"a{a}": vector for a, vector in enumerate(vectors)}, seed=1)
 
 
@@ -76,8 +86,8 @@ def sessions() -> ReadingLog:
         topic, at = int(draw.integers(TOPICS)), int(draw.integers(20 * 3_600_000))
         for place in range(3):
             article = TOPICS * int(draw.integers(8)) + topic
-            clicks.append(Click(f"u{user}", f"a{article}", at + 60_000 * place))
-    return log_of_clicks(clicks, 8, lambda share: None)
+            clicks.append(Click(f"u{user}", f"s{user}", f"a{article}", at + 60_000 * place))
+    return log_of_clicks(clicks, 8, lambda read: None)
 
 
 def refused(log: ReadingLog, out: Path, **options: Any) -> dict[str, Any]:
@@ -160,36 +170,101 @@ def long_reads() -> ReadingLog:
     """Users with 1 to 100 reads."""
     draw = np.random.default_rng(4)
     impressions = [
-        Impression(f"u{reads}", 1000 * place + reads, [], [f"a{draw.integers(50)}", "b"], [True, False])
+        Impression(
+            f"{reads} {place}", f"u{reads}", 1000 * place + reads, [], [f"a{draw.integers(50)}", "b"], [True, False]
+        )
         for reads in range(1, 101) for place in range(reads)
     ]  # fmt: skip
     vectors = {f"a{a}": np.eye(DIMS, dtype=np.float32)[a % DIMS] for a in range(50)}
     return log_of_impressions(impressions, vectors | {"b": np.ones(DIMS, np.float32)}, seed=1)
 
 
-def main(out: Path) -> None:
+def killed(log: ReadingLog, out: Path) -> dict[str, Any]:
+    """Train one model at a stretch and one whose training is killed in its second epoch, and started again."""
+    options: dict[str, Any] = {"epochs": 3, "console": Console(quiet=True)}
+    train_interest("gan", log, out / "whole", **options)
+    child = multiprocessing.get_context("spawn").Process(
+        target=_killed_in_epoch_2, args=(log, out / "resumed", options)
+    )
+    child.start()
+    child.join()
+    left = sorted(path.name for path in out.iterdir())
+    done: list[float] = []
+    one_epoch = training._epoch
+
+    def counted(*inputs: Any) -> float:
+        done.append(inputs[-1])
+        return one_epoch(*inputs)
+
+    training._epoch = counted  # type: ignore[assignment]
+    train_interest("gan", log, out / "resumed", **options)
+    training._epoch = one_epoch
+    return {
+        "exit code": child.exitcode, "left": left, "epochs after it": len(done),
+        "at the end": sorted(path.name for path in out.iterdir()),
+    }  # fmt: skip
+
+
+def _killed_in_epoch_2(log: ReadingLog, out: Path, options: dict[str, Any]) -> None:
+    def on_progress(epochs: int) -> None:
+        if epochs == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_interest("gan", log, out, on_progress=on_progress, **options)
+
+
+def tracked(log: ReadingLog, out: Path) -> dict[str, Any]:
+    """Train with MLflow's store in a folder; return what MLflow says of the run, and what is said of other URIs."""
+    uri = f"file://{out / 'mlruns'}"
+    tracking = Tracking.of(load([f"tracking_uri={uri}"], environ={}))
+    train_interest("gru", log, out / "gru", epochs=2, console=Console(quiet=True), tracking=tracking)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("stoppress")
+    (run,) = client.search_runs([experiment.experiment_id])
+    refusals = []
+    try:
+        Tracking("nowhere://at-all")
+    except StoppressError as error:
+        refusals.append([error.exit_code, str(error)])
+    return {
+        "status": run.info.status, "name": run.info.run_name, "params": run.data.params, "metrics": run.data.metrics,
+        "losses": [metric.value for metric in client.get_metric_history(run.info.run_id, "loss/held_back")],
+        "files": sorted(file.path for file in client.list_artifacts(run.info.run_id)), "refusals": refusals,
+    }  # fmt: skip
+
+
+def for_the_contract(out: Path) -> None:
     quiet = Console(quiet=True)
-    signal, noise = synthetic(signal=True), synthetic(signal=False)
+    log = synthetic(order=True, users=80)
     for name in MODELS:
-        train_interest(name, signal, out / "signal" / name, epochs=12, learning_rate=1e-2, console=quiet)
-    train_interest("gru", noise, out / "noise" / "gru", epochs=2, console=quiet)
-    train_interest("vae", signal, out / "plain" / "vae", epochs=1, plain=True, console=quiet)
-    train_interest("gan", sessions(), out / "sessions" / "gan", epochs=3, console=quiet)
-    served = synthetic(signal=True, users=80, dims=ENCODER_DIMS)
+        train_interest(name, log, out / name, epochs=1, console=quiet)
+    train_interest("vae", log, out / "plain" / "vae", epochs=1, plain=True, console=quiet)
+    served = synthetic(order=True, users=80, dims=ENCODER_DIMS)
     train_interest("transformer", served, out / "served" / "transformer", epochs=2, console=quiet)
+
+
+def for_the_training(out: Path) -> None:
+    quiet = Console(quiet=True)
+    with_order, noise = synthetic(order=True), synthetic(order=False)
+    for name in MODELS:
+        train_interest(name, with_order, out / "signal" / name, epochs=12, learning_rate=1e-2, console=quiet)
+    train_interest("gru", noise, out / "noise" / "gru", epochs=2, console=quiet)
+    train_interest("gan", sessions(), out / "sessions" / "gan", epochs=3, console=quiet)
     (out / "letters").write_text("dear")
     results: dict[str, Any] = {
         "noise": {name: found_in(noise, name) for name in MODELS},
         "windows": foretold(long_reads()),
         "same seed": same_seed_same_weights(noise),
+        "killed": killed(synthetic(order=True, users=80), out / "killed"),
+        "tracked": tracked(synthetic(order=True, users=80), out / "tracked"),
         "diverged": diverged(noise),
-        "too short": refused(synthetic(signal=True, users=9), out / "short"),
+        "too short": refused(synthetic(order=True, users=9), out / "short"),
         "empty": refused(log_of_impressions([], {"a": np.ones(3, np.float32)}, seed=0), out / "empty"),
-        "letters": refused(signal, out / "letters"),
-        "plain gru": refused(signal, out / "gru", plain=True),
+        "letters": refused(with_order, out / "letters"),
+        "plain gru": refused(with_order, out / "gru", plain=True),
     }
     (out / "results.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"contract": for_the_contract, "training": for_the_training}[sys.argv[2]](Path(sys.argv[1]))

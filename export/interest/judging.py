@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,9 @@ from numpy.typing import NDArray
 from encoders.decay import HOUR_MS, Decay
 from encoders.interest import InterestModel, long_and_short
 from encoders.onnx_interest import OnnxInterest
+from evaluation import metrics
+from evaluation.bootstrap import interval, resampled_means
+from evaluation.models.contract import z_scores
 from export.interest.log import ReadingLog, Request
 
 Floats = NDArray[np.float32]
@@ -18,7 +20,6 @@ Doubles = NDArray[np.float64]
 LONG, SHORT = 1.0, 0.5
 """The ranking's weights of the two queries."""
 MEASURES = {"impressions": ("auc", "ndcg@10"), "next click": ("hr@10", "mrr@10")}
-RESAMPLED = 1000
 AT_ONCE = 2000
 
 
@@ -40,11 +41,11 @@ def judge(model: InterestModel, log: ReadingLog) -> dict[str, Doubles]:
         queries = long_and_short(model.query(states))
         for i, request in enumerate(some):
             vectors = log.vectors[request.candidates]
-            near = vectors @ queries[i].T
+            near = (vectors @ queries[i].T).astype(np.float64)
             ways = {"query": LONG * z_scores(near[:, 0]) + SHORT * z_scores(near[:, 1])}
             if isinstance(model, OnnxInterest) and model.scores:
-                ways["score"] = model.score(states[i : i + 1], vectors)[0]
-            popularity = z_scores(request.popularity)
+                ways["score"] = model.score(states[i : i + 1], vectors)[0].astype(np.float64)
+            popularity = z_scores(request.popularity.astype(np.float64))
             for way, scores in ways.items():
                 measured.setdefault(way, []).append(measure(log.task, scores, request.clicked))
                 both = z_scores(scores) + popularity
@@ -65,41 +66,16 @@ def states_before(model: InterestModel, log: ReadingLog, requests: Sequence[Requ
     )  # fmt: skip
 
 
-def measure(task: str, scores: NDArray[Any], clicked: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the task's two measures of one ranking; ties count half."""
+def measure(task: str, scores: Doubles, clicked: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the task's two measures of one ranking; of equal scores the first counts as higher."""
+    ranks = metrics.ranks_of(scores, clicked)
     if task == "impressions":
-        return auc(scores, clicked), ndcg_at_10(scores, clicked)
-    own = scores[clicked.argmax()]
-    rank = 1 + np.count_nonzero(scores > own) + (np.count_nonzero(scores == own) - 1) / 2
-    return float(rank <= 10), float(rank <= 10) / rank
+        return metrics.auc(scores, clicked), metrics.ndcg_at(ranks, 10)
+    return metrics.hit_at(ranks, 10), metrics.mrr_at(ranks, 10)
 
 
-def auc(scores: NDArray[Any], clicked: NDArray[np.bool_]) -> float:
-    """Return the share of pairs (clicked, not clicked) in the right order."""
-    others = np.sort(scores[~clicked])
-    wins = np.searchsorted(others, scores[clicked], "left") + np.searchsorted(others, scores[clicked], "right")
-    return float(wins.mean()) / 2 / len(others)
-
-
-def ndcg_at_10(scores: NDArray[Any], clicked: NDArray[np.bool_]) -> float:
-    """Return the normalised discounted cumulative gain of the first ten; of equal ones the first."""
-    gains = 1 / np.log2(np.arange(2, 12))
-    top = clicked[np.argsort(-scores, kind="stable")[:10]]
-    return float(gains[: len(top)][top].sum() / gains[: min(10, int(clicked.sum()))].sum())
-
-
-def interval(ours: Doubles, theirs: Doubles) -> tuple[float, float, float]:
+def better_by(ours: Doubles, theirs: Doubles) -> tuple[float, float, float]:
     """Return the mean difference of paired measurements [n] and its 95 % bootstrap interval."""
-    differences = ours - theirs
-    draw = np.random.default_rng(0)
-    count = len(differences)
-    means = [differences[draw.integers(count, size=count)].mean() for _ in range(RESAMPLED)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(differences.mean()), float(low), float(high)
-
-
-def z_scores(values: NDArray[Any]) -> Doubles:
-    """Return ``values`` with mean 0 and deviation 1, all 0 where they are alike."""
-    values = values.astype(np.float64)
-    deviation = values.std()
-    return (values - values.mean()) / deviation if deviation > 1e-9 else np.zeros_like(values)
+    differences = (ours - theirs)[:, None]
+    low, high = interval(resampled_means(differences, np.random.default_rng(0))[:, 0])
+    return float(differences.mean()), low, high

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.requests import Click, Impression
 from export.interest.co_reads import CoReadVectors
 
 Floats = NDArray[np.float32]
@@ -27,36 +28,10 @@ FRESH_MS = 24 * 3_600_000
 POPULAR_HALF_LIFE_MS = 15 * 60_000
 
 
-class Impression(Protocol):
-    """What was shown to a user, as a reader of data sets hands it in; ``at`` is epoch ms."""
-
-    @property
-    def user_id(self) -> str: ...
-    @property
-    def at(self) -> int: ...
-    @property
-    def history(self) -> list[str]: ...
-    @property
-    def candidates(self) -> list[str]: ...
-    @property
-    def clicked(self) -> list[bool]: ...
-
-
-class Click(Protocol):
-    """A click; ``at`` is epoch ms."""
-
-    @property
-    def user_id(self) -> str: ...
-    @property
-    def article_id(self) -> str: ...
-    @property
-    def at(self) -> int: ...
-
-
 class Request(NamedTuple):
     """What is judged on: of ``candidates`` (rows) these were ``clicked``, after the first ``before`` reads of ``user``.
 
-    ``popularity`` is what was known of each candidate's at that moment.
+    ``popularity`` is what was known of each candidate's at that moment. The order of candidates says nothing.
     """
 
     user: int
@@ -147,7 +122,7 @@ def log_of_impressions(impressions: Iterable[Impression], vectors: Mapping[str, 
 
     A history counts from the user's first impression on, since nobody says when it was read.
     """
-    draw = np.random.default_rng(seed)
+    draw, shuffle = np.random.default_rng(seed), np.random.default_rng(0)
     ordered = sorted(impressions, key=lambda impression: impression.at)
     row_of = {article_id: row for row, article_id in enumerate(vectors)}
     reads, requests = _Reads(), []
@@ -168,7 +143,8 @@ def log_of_impressions(impressions: Iterable[Impression], vectors: Mapping[str, 
         clicked = np.fromiter(labels.values(), np.bool_, len(labels))
         if at >= cuts[1] and clicked.any() and not clicked.all():
             rate = (clicks[candidates] + 1) / (shown_times[candidates] + 25)
-            requests.append(Request(user, len(reads.rows[user]), candidates, clicked, rate))
+            order = shuffle.permutation(len(labels))
+            requests.append(Request(user, len(reads.rows[user]), candidates[order], clicked[order], rate[order]))
         passed = candidates[~clicked]
         for row in candidates[clicked].tolist():
             reads.read(user, row, at, draw.choice(passed, min(SHOWN, len(passed)), replace=False).tolist())
@@ -178,17 +154,19 @@ def log_of_impressions(impressions: Iterable[Impression], vectors: Mapping[str, 
     return reads.log("impressions", matrix, np.arange(len(row_of)), requests, cuts)
 
 
-def log_of_clicks(clicks: Iterable[Click], dims: int, on_progress: Callable[[float], None]) -> ReadingLog:
+def log_of_clicks(clicks: Iterable[Click], dims: int, on_progress: Callable[[int], None]) -> ReadingLog:
     """Return the log of clicks alone: articles get vectors from who reads what next, learned anew as time goes by.
 
     A click on what nobody has read before has no vector yet and is left out. Judged are clicks that follow another of
     the same user within 30 minutes, against all that was clicked in the last 24 hours and not yet read by the user.
+    ``on_progress`` is told how many clicks are read.
     """
     ordered = sorted(clicks, key=lambda click: click.at)
     cuts = _cuts([click.at for click in ordered])
     number: dict[str, int] = {}
     for click in ordered:
         number.setdefault(click.article_id, len(number))
+    draw = np.random.default_rng(0)
     learned = CoReadVectors(len(number), dims)
     reads, requests = _Reads(), []
     last_click = np.full(len(number), -FRESH_MS, np.int64)
@@ -198,7 +176,7 @@ def log_of_clicks(clicks: Iterable[Click], dims: int, on_progress: Callable[[flo
     every, follow_up = max(1, follow_ups // MOST_REQUESTS), 0
     for i, click in enumerate(ordered):
         if i % 1000 == 0:
-            on_progress(i / len(ordered))
+            on_progress(i)
         learned.update(click.at)
         user, at, article = reads.user(click.user_id), click.at, number[click.article_id]
         past = read_by.setdefault(user, [])
@@ -208,7 +186,7 @@ def log_of_clicks(clicks: Iterable[Click], dims: int, on_progress: Callable[[flo
             if follow_up % every == 0 and last_click[article] > at - FRESH_MS:
                 fresh = last_click > at - FRESH_MS
                 fresh[past] = False
-                candidates = np.flatnonzero(fresh)
+                candidates = draw.permutation(np.flatnonzero(fresh))
                 popularity = popular[candidates] * np.exp2((last_click[candidates] - at) / POPULAR_HALF_LIFE_MS)
                 rows = np.array([learned.row_or_none(a) for a in candidates.tolist()], np.int64)
                 requests.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import Progress
 
 from contract.errors import InterestModelUnusable, SetupError
 from encoders.manifest import MANIFEST_FILE, write_manifest
 from encoders.onnx_interest import InterestManifest, OnnxInterest, read_interest_manifest
 from export.folder import folder_beside, put_in_place
-from export.interest.judging import MEASURES, decay_of, interval, judge
+from export.interest.judging import MEASURES, better_by, decay_of, judge
 from export.interest.log import ReadingLog
+from export.runs import RUN_FILE, loss_of, write_run
+from export.tracking import Tracking
 
 if TYPE_CHECKING:
+    from export.fitting import Epoch
     from export.interest.parts import Interest
-    from export.interest.training import Epoch, Trained
+    from export.interest.training import Trained
 
-RUN_FILE = "run.json"
 EPOCHS = 20
 LEARNING_RATE = 2e-3
 MODELS = {
@@ -44,12 +44,15 @@ def train_interest(
     plain: bool = False,
     learning_rate: float = LEARNING_RATE,
     console: Console | None = None,
+    on_progress: Callable[[int], None] = lambda epochs: None,
+    tracking: Tracking | None = None,
 ) -> InterestManifest:
     """Train the model ``name`` on ``log`` and write it to the folder ``out``: graphs, manifest.json, run.json.
 
     ``plain`` leaves out what the model is named for, to see what that is worth. The folder is built beside ``out`` and
     put in its place at the end; whatever fails leaves ``out`` as it was. The same log and seed give the same numbers.
-    Blocks for minutes; says on ``console`` (standard error) what it is doing.
+    Killed and started again, the training goes on after its last epoch. Blocks for minutes; says on ``console``
+    (standard error) what it is doing, and to ``on_progress`` how many epochs are done. ``tracking`` gets a run.
 
     Raises :class:`SetupError` for a log or folder that cannot be used, and :class:`export.parity.ParityFailed` where
     the graphs do not give torch's numbers.
@@ -62,20 +65,22 @@ def train_interest(
             f"not installed here: {', '.join(absent)}; run it as .venv-export/bin/stoppress (made by "
             "`make .venv-export/installed`), or install stoppress[export,cpu]"
         )
+    from export.fitting import Checkpoint
     from export.interest.graphs import write_graphs
     from export.interest.training import train
 
     parameters = {"seed": seed, "epochs": epochs, "plain": plain, "learning_rate": learning_rate}
     model = made(name, log.vectors.shape[1], seed, plain=plain)
     console.print(f"training {name}{' without its idea' if plain else ''} on {len(log.rows):,} reads")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("epochs", total=epochs)
 
-        def on_epoch(number: int, epoch: Epoch) -> None:
-            progress.update(task, completed=number)
-            console.print(f"epoch {number}: loss {epoch.trained:.4f}, held back {epoch.held_back:.4f}")
+    def on_epoch(number: int, epoch: Epoch) -> None:
+        on_progress(number)
+        console.print(f"epoch {number}: loss {epoch.trained:.4f}, held back {epoch.held_back:.4f}")
 
-        trained = train(model, log, seed=seed, epochs=epochs, on_epoch=on_epoch, learning_rate=learning_rate)
+    checkpoint = Checkpoint(out, {"model": name, "parameters": parameters, "data": log.digest})
+    trained = train(
+        model, log, seed=seed, epochs=epochs, on_epoch=on_epoch, learning_rate=learning_rate, checkpoint=checkpoint
+    )
     console.print(f"{trained.stopped}; the weights are those of epoch {trained.best}")
     with folder_beside(out) as work:
         manifest = write_graphs(model, name, work)
@@ -83,8 +88,11 @@ def train_interest(
         manifest = msgspec.structs.replace(manifest, experimental=_doubts(name, log, judged))
         write_manifest(work, manifest)
         record = _record(log, trained, judged, manifest, parameters)
-        (work / RUN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+        write_run(work, record)
         put_in_place(work, out)
+    checkpoint.remove()
+    if tracking is not None:
+        tracking.record(record, out, console)
     _say(console, name, out, log, judged, manifest)
     return manifest
 
@@ -128,7 +136,7 @@ def _judged(model: OnnxInterest, log: ReadingLog) -> dict[str, dict[str, Any]]:
             row: dict[str, Any] = dict(zip(MEASURES[log.task], measured.mean(axis=0).round(4).tolist(), strict=True))
             if prefix != "decay":
                 theirs = decay["query + popular" if way.endswith("popular") else "query"]
-                row["better_than_decay"] = [round(x, 4) for x in interval(measured[:, 0], theirs[:, 0])]
+                row["better_than_decay"] = [round(x, 4) for x in better_by(measured[:, 0], theirs[:, 0])]
             rows[f"{prefix} {way}"] = row
     return rows
 
@@ -167,10 +175,7 @@ def _record(
             "requests_judged": len(log.requests),
         },
         "packages": manifest.packages,
-        "loss": [
-            {"epoch": i, "trained": None if math.isnan(e.trained) else e.trained, "held_back": e.held_back}
-            for i, e in enumerate(trained.curve)
-        ],
+        "loss": loss_of(trained.curve),
         "best_epoch": trained.best,
         "stopped": trained.stopped,
         "metrics": judged,

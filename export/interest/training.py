@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from contract.errors import SetupError
 from encoders.onnx_interest import READ_WEIGHT
+from export.fitting import Checkpoint, Epoch, Fitted, fit
 from export.interest.log import SHOWN, ReadingLog
 from export.interest.parts import Interest, Targets
 from export.interest.run import LEARNING_RATE
@@ -28,20 +28,9 @@ WEIGHT_DECAY = 1e-3
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """Mean losses of an epoch; ``trained`` is NaN for the state before the first."""
+class Trained(Fitted):
+    """How a training went, and from how much."""
 
-    trained: float
-    held_back: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How a training went; the model holds what was best on the held-back part. ``best`` is an index into ``curve``."""
-
-    curve: list[Epoch]
-    best: int
-    stopped: str
     reads: int
     reads_held_back: int
 
@@ -91,12 +80,41 @@ def train(
     epochs: int,
     on_epoch: Callable[[int, Epoch], None],
     learning_rate: float = LEARNING_RATE,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train ``model`` until the held-back part of ``log`` gets no better; leave its best weights in it. Blocks.
 
-    The same seed gives the same weights. Raises :class:`SetupError` for a log that is too short.
+    The same seed gives the same weights, also where a killed training goes on from ``checkpoint``. Raises
+    :class:`SetupError` for a log that is too short.
     """
     torch.set_num_threads(1)  # the matrices are small, and one thread adds up in one order
+    learned, held_back = learned_and_held_back(log)
+    torch.manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    source = _Source(log)
+    _calibrate(model, source, learned)
+    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=WEIGHT_DECAY)
+    fitted = fit(
+        model,
+        optimiser,
+        draw,
+        epochs=epochs,
+        patience=PATIENCE,
+        one_epoch=lambda progress: _epoch(model, source, learned, optimiser, draw, progress),
+        measure=lambda: _measure(model, source, held_back),
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+    )
+    return Trained(
+        fitted.curve, fitted.best, fitted.stopped, int(learned.foretold.sum()), int(held_back.foretold.sum())
+    )
+
+
+def learned_and_held_back(log: ReadingLog) -> tuple[Windows, Windows]:
+    """Return the windows to learn from and those that say when to stop.
+
+    Raises :class:`SetupError` where either has too few reads.
+    """
     learned, held_back = windows(log, 0, log.trained_until), windows(log, log.trained_until, log.judged_from)
     counts = int(learned.foretold.sum()), int(held_back.foretold.sum())
     if counts[0] < LEAST_TRAINED or counts[1] < LEAST_HELD_BACK:
@@ -104,29 +122,7 @@ def train(
             f"the log is too short to train on: {counts[0]} reads that follow another of their user, and {counts[1]} "
             f"held back to know when to stop; {LEAST_TRAINED} and {LEAST_HELD_BACK} are needed: give more days or users"
         )
-    torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
-    source = _Source(log)
-    _calibrate(model, source, learned)
-    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=WEIGHT_DECAY)
-    curve = [Epoch(math.nan, _measure(model, source, held_back))]
-    best, kept, stopped = 0, copy.deepcopy(model.state_dict()), f"after {epochs} epochs"
-    for number in range(1, epochs + 1):
-        trained = _epoch(model, source, learned, optimiser, draw, (number - 1) / epochs)
-        epoch = Epoch(trained, _measure(model, source, held_back))
-        curve.append(epoch)
-        on_epoch(number, epoch)
-        if not (math.isfinite(epoch.trained) and math.isfinite(epoch.held_back)):
-            stopped = f"the loss diverged in epoch {number}; epoch {best} is kept"
-            break
-        if epoch.held_back < curve[best].held_back:
-            best, kept = number, copy.deepcopy(model.state_dict())
-        elif number - best >= PATIENCE:
-            stopped = f"no better for {PATIENCE} epochs"
-            break
-    model.load_state_dict(kept)
-    model.eval()
-    return Trained(curve, best, stopped, *counts)
+    return learned, held_back
 
 
 def _calibrate(model: Interest, source: _Source, learned: Windows) -> None:

@@ -3,70 +3,35 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from commands.display import Display
 from contract.errors import SettingsError
 from contract.settings import Settings
 from producers.broken_lines import BrokenLines
 from producers.replay import SECONDS, replay, require_data
 from streams.worker import Stop
 
-LINE_SECONDS = 5.0
 NEWS, IMPRESSIONS = "news from before", "impressions"
 
 
-class ReplayDisplay:
-    """A context manager; takes what :func:`producers.replay.replay` tells of its progress."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress: Progress | None = None
-        self._tasks: dict[str, Any] = {}
-        self._next_line = 0.0
-        if console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"), console=console,
-            )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_error: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Print a line above the bars."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+class ReplayDisplay(Display):
+    """Takes what :func:`producers.replay.replay` tells of its progress."""
 
     def archive(self, embedded: int, total: int) -> None:
         """So many of the news from before have a vector."""
-        self._show(NEWS, embedded, total, "have vectors")
+        self.show(NEWS, embedded, total, "have vectors", line=embedded == total)
 
     def impressions(self, figures: dict[str, Any]) -> None:
         """The figures of a :class:`producers.replay.ReplayReport`."""
         sent = figures["events"].get("impression", 0)
-        self._show(IMPRESSIONS, sent, sent + figures["impressions_left"], " · ".join(described(figures)))
-
-    def _show(self, name: str, done: int, total: int, text: str) -> None:
-        if self._progress is not None:
-            if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(name, total=total, figures="")
-            self._progress.update(self._tasks[name], completed=done, figures=text)
-        elif time.monotonic() >= self._next_line or done == total:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            self.say(f"{name} {done:,} of {total:,} · {text}")
+        total = sent + figures["impressions_left"]
+        self.show(IMPRESSIONS, sent, total, " · ".join(described(figures)), line=sent == total)
 
 
 def show_replay(
