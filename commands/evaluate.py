@@ -55,7 +55,7 @@ def evaluate(
     if not from_topics and format_ not in ("mind", "globo"):
         raise SettingsError(f"the format {format_!r} is not known; known: mind, globo")
     names = tuple(name.strip() for name in models.split(",") if name.strip())
-    check_names("next click" if format_ == "globo" else "impressions", (*names, versus))
+    check_names("next click" if format_ == "globo" else "impressions", (*names, versus), settings)
     name = dataset.resolve().name if dataset is not None else f"{settings.namespace}user-events"
     asked = Asked(name, names, versus, seed)
     with Display(Console(stderr=True)) as display:

@@ -84,12 +84,12 @@ class Tracking:
 
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield nested metrics as MLflow's keys; of a difference with its interval also ``low`` and ``high``."""
+    """Yield nested metrics as MLflow's keys; of a difference with its interval also ``.low`` and ``.high``."""
     for name, value in metrics.items():
-        key = prefix + _NOT_IN_A_KEY.sub("_", name.replace("@", "_at_"))
+        key = prefix + _NOT_IN_A_KEY.sub("_", name.replace("@", "_at_").replace("+", "and"))
         if isinstance(value, dict):
             yield from flat(value, f"{key}/")
         elif isinstance(value, list | tuple):
-            yield from zip((key, f"{key}/low", f"{key}/high"), map(float, value), strict=True)
+            yield from zip((key, f"{key}.low", f"{key}.high"), map(float, value), strict=True)
         else:
             yield key, float(value)

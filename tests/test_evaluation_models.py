@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from contract.errors import SettingsError
 from contract.settings import load
+from encoders.decay import Decay
+from encoders.fold import Fold
+from encoders.manifest import describe_file, write_manifest
+from encoders.onnx_interest import QUERY_FILE, STEP_FILE, InterestManifest, OnnxInterest
 from evaluation.articles import Articles
 from evaluation.models.contract import Model
-from evaluation.models.registry import MODELS
+from evaluation.models.folded import FoldedUsers, InterestAlone
+from evaluation.models.registry import MODELS, check_names, make_models, models_of
 from evaluation.prequential import Task
 from evaluation.requests import Feedback, Request
 
@@ -115,6 +122,40 @@ def articles_like(task: Task) -> Articles:
     articles = articles_of(task)
     articles.note_seen(np.arange(ARTICLES), START_MS - HOUR_MS)
     return articles
+
+
+def test_the_interest_alone_is_the_same_without_the_statistics_that_it_leaves_out() -> None:
+    articles = articles_like("impressions")
+    quick, whole = (InterestAlone(articles, load()) for _ in range(2))
+    folds: list[Fold] = []
+    whole._users = FoldedUsers(articles, load(), folds.append)
+    for feedback in some_feedback("impressions", 1):
+        for model in (quick, whole):
+            model.learn(feedback)
+        assert np.array_equal(quick.scores(feedback.request), whole.scores(feedback.request))
+    assert any(fold.stats for fold in folds)
+    assert not quick._users.state.stats
+    assert quick.scores(a_request()).any()
+
+
+def test_a_trained_model_is_a_row_by_its_own_name_beside_decay(tmp_path: Path) -> None:
+    files = {}
+    for name in (STEP_FILE, QUERY_FILE):
+        (tmp_path / name).write_bytes(b"a graph")
+        files[name] = describe_file(tmp_path / name)
+    write_manifest(
+        tmp_path,
+        InterestManifest(model="gru", dims=DIMS, state_size=40, queries=1, files=files, packages={}),
+    )
+    settings = load([f"interest_model={tmp_path}"], environ={})
+    assert list(models_of("impressions", settings))[-3:] == ["decay", "gru", "ranker"]
+    check_names("impressions", ["gru"], settings)
+    with pytest.raises(SettingsError, match="no model 'gru' for the task impressions"):
+        check_names("impressions", ["gru"], load(environ={}))
+    made = make_models("impressions", ["decay", "gru"], articles_like("impressions"), settings, 1)
+    folding = {name: model._users.model for name, model in made.items() if isinstance(model, InterestAlone)}
+    assert isinstance(folding["decay"], Decay)
+    assert isinstance(folding["gru"], OnnxInterest)
 
 
 @pytest.mark.parametrize(("task", "name"), ALL)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from contract.errors import SetupError
 from contract.settings import load
 from evaluation.articles import Articles
-from evaluation.charts import Point, intervals, reliability, shares, ticks_of
+from evaluation.charts import Point, curves, image, intervals, reliability, shares, ticks_of
 from evaluation.left_out import LeftOut
 from evaluation.report import html_page, write_report
 from evaluation.results import Result
@@ -123,3 +123,16 @@ def test_ticks_span_what_they_are_for(low: float, span: float) -> None:
     assert ticks[0] <= low + 1e-9
     assert ticks[-1] >= low + span - 1e-6 * span - 1e-9
     assert 2 <= len(ticks) <= 9
+
+
+def test_curves_are_drawn_to_scale_and_can_stand_alone() -> None:
+    root = ElementTree.fromstring(image(curves({"a < b": [(0, 2.0), (1, 1.0), (2, 1.5)], "one": [(1, 2.0)]}, "epoch")))
+    space = "{http://www.w3.org/2000/svg}"
+    first, second = (line.attrib["points"].split() for line in root.iter(f"{space}polyline"))
+    (x0, y0), (x1, y1), (x2, y2) = ([float(n) for n in point.split(",")] for point in first)
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    assert y1 - y2 == pytest.approx(y2 - y0, abs=0.2), "lower is further down"
+    assert second == [f"{x1},{y0}"]
+    assert [text.text for text in root.iter(f"{space}text")][-2:] == ["a < b", "one"]
+    assert root.find(f"{space}style") is not None
+    assert curves({}, "epoch") == ""

@@ -85,8 +85,8 @@ class TestTrained:
         assert tracked["params"]["data.sha256"] == run["data"]["sha256"]
         assert tracked["losses"] == [epoch["held_back"] for epoch in run["loss"]]
         measured = run["metrics"]["gru query + popular"]
-        assert tracked["metrics"]["gru query _ popular/auc"] == measured["auc"]
-        assert tracked["metrics"]["gru query _ popular/better_than_decay/low"] == measured["better_than_decay"][1]
+        assert tracked["metrics"]["gru query and popular/auc"] == measured["auc"]
+        assert tracked["metrics"]["gru query and popular/better_than_decay.low"] == measured["better_than_decay"][1]
         assert tracked["files"] == sorted(path.name for path in (trained / "tracked" / "gru").iterdir())
         assert {"step.onnx", "run.json", "loss.svg"} <= set(tracked["files"])
 

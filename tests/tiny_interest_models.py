@@ -184,7 +184,7 @@ def killed(log: ReadingLog, out: Path) -> dict[str, Any]:
     options: dict[str, Any] = {"epochs": 3, "console": Console(quiet=True)}
     train_interest("gan", log, out / "whole", **options)
     child = multiprocessing.get_context("spawn").Process(
-        target=_killed_in_epoch_2, args=(log, out / "resumed", options)
+        target=_killed_in_epoch_2, args=(log, out / "resumed")
     )
     child.start()
     child.join()
@@ -205,12 +205,12 @@ def killed(log: ReadingLog, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _killed_in_epoch_2(log: ReadingLog, out: Path, options: dict[str, Any]) -> None:
+def _killed_in_epoch_2(log: ReadingLog, out: Path) -> None:
     def on_progress(epochs: int) -> None:
         if epochs == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train_interest("gan", log, out, on_progress=on_progress, **options)
+    train_interest("gan", log, out, epochs=3, console=Console(quiet=True), on_progress=on_progress)
 
 
 def tracked(log: ReadingLog, out: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """A small random encoder tuned on synthetic clicks: some follow from the words of titles, some from nothing.
 
 Run by the environment that has torch: ``python tests/tiny_tuned_encoders.py OUT`` writes the encoder to OUT/source,
-what was kept to OUT/signal and OUT/kept, and what else was tried to OUT/results.json.
+what was kept to OUT/signal and OUT/kept, the encoder untuned to OUT/plain, and what else was tried to OUT/results.json.
 
-The signal: every title has three words of one of two topics, of twenty words each, and readers read one topic only. Two
-titles of a topic seldom share a word, so that an encoder has to learn which words belong together.
+The signal: titles have three words of one of four groups, and whoever had read of the first group clicks on the second,
+of the third on the fourth. Their words have nothing in common: an encoder has to learn that they belong together.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from rich.console import Console
 from contract.errors import StoppressError
 from contract.settings import load
 from export import tuning
+from export.encoder import export_encoder
 from export.tuned_encoder import Text, train_encoder
 from tests.tiny_models import SMALL, tokenizer
 
-DIMS, TOPICS, ARTICLES, USERS = 8, 2, 600, 60
-WORDS = [[f"{letter}{n}" for n in range(20)] for letter in "ab"]
+DIMS, ARTICLES, IMPRESSIONS = 8, 600, 600
+USERS = IMPRESSIONS // 2
+GROUPS = ["fog river lamp goat zinc bread kite moss", "sun cedar wolf pearl drum honey axle tide",
+          "ink maple crab stone flute pepper oar dune", "ash violet heron salt organ plum sail cliff"]  # fmt: skip
 
 
 class Impression(NamedTuple):
@@ -51,24 +54,25 @@ def write_source(folder: Path) -> Path:
 
 def titles() -> dict[str, Text]:
     draw = random.Random(3)
-    return {
-        f"N{n}": Text(f"{' '.join(draw.sample(WORDS[n % TOPICS], 3))} {n}", f"category {n % 3}")
-        for n in range(ARTICLES)
-    }
+    texts = [" ".join(draw.sample(GROUPS[n % 4].split(), 3)) + f" {n % 7} {n % 11}" for n in range(ARTICLES)]
+    return {f"N{n}": Text(text, f"category {n % 3}") for n, text in enumerate(texts)}
 
 
 def shown(*, signal: bool) -> list[Impression]:
+    """One title of the group to click on among three of the other; without a signal any of the four is clicked."""
     draw = random.Random(4)
+
+    def of_group(group: int) -> str:
+        return f"N{draw.randrange(ARTICLES // 4) * 4 + group}"
+
     found = []
-    for n in range(360):
+    for n in range(IMPRESSIONS):
         user = n % USERS
-        topic = user % TOPICS if signal else draw.randrange(TOPICS)
-        history = [f"N{draw.randrange(ARTICLES // TOPICS) * TOPICS + topic}" for _ in range(4)]
-        candidates = [f"N{draw.randrange(ARTICLES // TOPICS) * TOPICS + place % TOPICS}" for place in range(8)]
-        clicked = draw.choice([place for place in range(8) if not signal or place % TOPICS == topic])
-        found.append(
-            Impression(f"i{n}", f"u{user}", 10_000 * n, history, candidates, [place == clicked for place in range(8)])
-        )
+        history = [of_group(user % 2 * 2) for _ in range(6)]
+        groups = [1, 3, 3, 3] if user % 2 == 0 else [3, 1, 1, 1]
+        candidates = [of_group(group) for group in groups]
+        clicked = [place == (0 if signal else n // 2 % 4) for place in range(4)]
+        found.append(Impression(f"i{n}", f"u{user}", 10_000 * n, history, candidates, clicked))
     return found
 
 
@@ -94,15 +98,18 @@ def main(out: Path) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    tuning.LEARNING_RATE = 1e-2
+    tuning.LEARNING_RATE = 2e-3
     source = write_source(out / "source")
     signal, noise = shown(signal=True), shown(signal=False)
-    results = {
+    results: dict[str, Any] = {
         "signal": train(signal, source, out / "signal", epochs=6),
         "noise": train(noise, source, out / "noise", epochs=2),
         "kept": train(noise, source, out / "kept", epochs=2, keep=True),
         "short": train(signal[:20], source, out / "short"),
     }
+    corpus = [text.text for text in titles().values()]
+    export_encoder(str(source), out / "plain", dims=DIMS, corpus=corpus, console=Console(quiet=True))
+    results["titles"] = corpus[:200]
     (out / "results.json").write_text(json.dumps(results))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from contract.errors import SettingsError
 from contract.settings import Settings
+from encoders.onnx_interest import read_interest_manifest
 from evaluation.articles import Articles
 from evaluation.models.blend import Blend, over_maximum
 from evaluation.models.content import Appeal, CategoryRead, MeanOfClicked, NearestClicked
@@ -52,7 +54,7 @@ MODELS: dict[Task, dict[str, Make]] = {
         "blend-appeal": lambda a, s, seed: Blend(
             [*_interest(a), (2, ClickThroughRate(6 * HOUR_MS)), (1, CategoryRead(a)), (1, Appeal(a))]
         ),
-        "decay": lambda a, s, seed: InterestAlone(a, s),
+        "decay": lambda a, s, seed: InterestAlone(a, s.model_copy(update={"interest_model": ""})),
         "ranker": lambda a, s, seed: Ranker(a, s),
     },
     "next click": {
@@ -69,16 +71,31 @@ MODELS: dict[Task, dict[str, Make]] = {
 }
 
 
-def check_names(task: Task, names: Iterable[str]) -> None:
+def models_of(task: Task, settings: Settings) -> dict[str, Make]:
+    """The task's models; a trained interest model that ``settings`` name is a row of its own, by its model's name.
+
+    Raises :class:`contract.errors.InterestModelUnusable` where it cannot be used.
+    """
+    models = dict(MODELS[task])
+    if settings.interest_model and "decay" in models:
+        name = read_interest_manifest(Path(settings.interest_model)).model
+        ranker = models.pop("ranker")
+        models |= {name: lambda a, s, seed: InterestAlone(a, s), "ranker": ranker}
+    return models
+
+
+def check_names(task: Task, names: Iterable[str], settings: Settings) -> None:
     """Raise :class:`SettingsError` that lists the known ones for a name that is none of the task's models."""
+    known = models_of(task, settings)
     for name in names:
-        if name not in MODELS[task]:
-            raise SettingsError(f"no model {name!r} for the task {task}; there are {', '.join(MODELS[task])}")
+        if name not in known:
+            raise SettingsError(f"no model {name!r} for the task {task}; there are {', '.join(known)}")
 
 
 def make_models(
     task: Task, names: Iterable[str], articles: Articles, settings: Settings, seed: int
 ) -> dict[str, Model]:
-    """Make the models of these names, all of the task where none is named, in the order of :data:`MODELS`."""
-    wanted = set(names) or MODELS[task].keys()
-    return {name: make(articles, settings, seed) for name, make in MODELS[task].items() if name in wanted}
+    """Make the models of these names, all of the task where none is named, in the order of :func:`models_of`."""
+    models = models_of(task, settings)
+    wanted = set(names) or models.keys()
+    return {name: make(articles, settings, seed) for name, make in models.items() if name in wanted}

@@ -81,7 +81,8 @@ def write_graphs(model: Interest, name: str, folder: Path) -> InterestManifest:
 
 
 def _write(function: _Function, inputs: dict[str, tuple[Tensor, str]], path: Path) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for chatty in ("torch.onnx", "torch.utils.flop_counter"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
