@@ -117,9 +117,7 @@ def _on_clicks(
     )  # fmt: skip
 
 
-def _on_own_log(
-    settings: Settings, asked: Asked, left_out: LeftOut, display: Display, hours: float | None
-) -> Result:
+def _on_own_log(settings: Settings, asked: Asked, left_out: LeftOut, display: Display, hours: float | None) -> Result:
     from consumers.shown_log import read_shown, read_vectors
     from evaluation.articles import Articles
     from evaluation.run import evaluate_own_log

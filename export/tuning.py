@@ -30,7 +30,7 @@ TUNED_LAYERS = 2
 TOKENS = 32
 """Of a text so many are read while tuning and judging; most titles have fewer than 20."""
 RANK = 8
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 1e-3
 PATIENCE = 2
 WINDOWS = 12
 """Stretches of reads in a batch."""

@@ -183,9 +183,7 @@ def killed(log: ReadingLog, out: Path) -> dict[str, Any]:
     """Train one model at a stretch and one whose training is killed in its second epoch, and started again."""
     options: dict[str, Any] = {"epochs": 3, "console": Console(quiet=True)}
     train_interest("gan", log, out / "whole", **options)
-    child = multiprocessing.get_context("spawn").Process(
-        target=_killed_in_epoch_2, args=(log, out / "resumed")
-    )
+    child = multiprocessing.get_context("spawn").Process(target=_killed_in_epoch_2, args=(log, out / "resumed"))
     child.start()
     child.join()
     left = sorted(path.name for path in out.iterdir())
