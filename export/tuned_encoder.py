@@ -95,6 +95,8 @@ def train_encoder(
 
     console.print(f"{len(shown):,} impressions, {len(texts):,} articles; reading them with {source.name}")
     split = SplitModel(source)
+    if not 1 <= dims <= split.model.width:
+        raise SetupError(f"--dims {dims}: {source.name} has {split.model.width} dimensions, give 1 to that")
     lower = split.lower([text.text for text in texts.values()], track)
     untuned = split.vectors(lower)
     projection = learn_projection(untuned, dims)
