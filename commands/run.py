@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.wiring import model_of, settings_of
+from contract.errors import Fenced
 from contract.settings import Settings
 from contract.topics import Topics
 
@@ -46,8 +47,13 @@ def _service(worker: str, settings: Settings, topics: Topics) -> Iterator[Health
     from streams.worker import Log
 
     with HealthServer(settings.host, _port(worker, settings)) as health:
-        Log(worker).info("starting", generation=topics.generation, settings=settings.for_log())
-        yield health
+        log = Log(worker)
+        log.info("starting", generation=topics.generation, settings=settings.for_log())
+        try:
+            yield health
+        except Fenced:
+            log.error("fenced", slot=settings.slot, do="leave this one down, or end the other: no two may have a slot")
+            raise
 
 
 @app.command("articles")

@@ -51,12 +51,14 @@ class Child:
         self._on_line = on_line
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._log_begins = 0
 
     def start(self) -> None:
         """Start it, or start it again after it has ended. Returns as soon as it has a pid."""
         self._close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            self._log_begins = log.tell()
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -125,6 +127,15 @@ class Child:
         except OSError:
             lines = []
         return lines[-1] if lines else f"see {self.log}"
+
+    def logged(self, event: str) -> bool:
+        """Whether its log since its last start has an event of this name."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._log_begins)
+                return any(f'"event":"{event}"'.encode() in line for line in log)
+        except OSError:
+            return False
 
     def _read_lines(self) -> None:
         assert self._process is not None

@@ -1,7 +1,8 @@
 """``stoppress demo``: a broker, the four workers, a simulated newsroom and a page, until Ctrl-C.
 
 1. broker, topics, observer and control service in this process
-2. the workers as processes of their own; whoever dies is started again at once, in the same slot
+2. the workers as processes of their own; whoever dies is started again at once, in the same slot, unless another
+   process has taken that
 3. the simulator (or a replay) once all of them are ready
 4. at the end the source stops first, then everything is accounted for, then the rest stops
 """
@@ -121,6 +122,7 @@ class _Demo:
         self._stop = stop
         self._shutdown_seconds = shutdown_seconds
         self._deaths = dict.fromkeys(workers, 0)
+        self._fenced: set[str] = set()
         self.live_seconds = 0.0
 
     def start_workers(self) -> bool:
@@ -185,7 +187,11 @@ class _Demo:
         if room.observer.failure is not None:
             raise StoppressError(f"the demo's own account broke off: {room.observer.failure}")
         for name, child in self._workers.items():
-            if child.running:
+            if child.running or name in self._fenced:
+                continue
+            if child.logged("fenced"):  # started again it would fence the other, which would be started again
+                self._fenced.add(name)
+                self._status.say(f"{name} stays down: another process has taken its slot")
                 continue
             self._deaths[name] += 1
             if self._deaths[name] > DEATHS_IN_A_ROW + len(room.recoveries):

@@ -11,14 +11,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from contract.settings import load
+from demo.room import DemoRoom
+from demo.status import Status
+from demo.supervisor import _Demo
+from streams.local_broker import LocalBroker
+from streams.worker import Stop
 from tests.command import refused, stoppress
-from tests.pipeline import await_true
+from tests.pipeline import Worker, await_true, pipeline_on
 from tests.running_demo import SMALL, RunningDemo, left_running
 
 PERCENTILES = {"p50", "p95", "p99", "count"}
@@ -220,6 +226,27 @@ def test_a_source_that_dies_ends_the_demo_in_one_line(tmp_path: Path, encoder_pa
     assert re.search(r"^stoppress: the source ended with exit code 247: .*$", demo.said(), re.MULTILINE)
     assert "Traceback" not in demo.said()
     assert left_running(tmp_path) == {}
+
+
+def test_a_fenced_worker_stays_down_and_a_killed_one_is_started_again(
+    broker: LocalBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pipeline_on(broker, tmp_path) as pipeline:
+        first, second = pipeline.worker("users"), Worker(pipeline.settings, "users", tmp_path / "with a log of its own")
+        first.start()
+        second.start()
+        assert first.exit_code() == 1
+        second.kill()
+        room = SimpleNamespace(observer=SimpleNamespace(failure=None), recoveries=[])
+        demo = _Demo({"first": first._child, "second": second._child}, Status(), Stop(), 5)
+        for _ in range(3):
+            demo._mind(cast(DemoRoom, room))
+        assert not first.running
+        assert second.running
+        second.close()
+    said = capsys.readouterr().out
+    assert said.count("first stays down: another process has taken its slot") == 1
+    assert said.count("second ended with 247; starting it again") == 1
 
 
 class Terminal:

@@ -161,6 +161,25 @@ def test_a_second_process_in_the_slot_takes_over_and_the_first_ends_with_exit_co
     assert_every_version_is_consistent(pipeline.records(pipeline.topics.user_vectors).to_the_end())
 
 
+def test_a_second_set_with_the_same_slots_takes_over_and_the_first_stays_down(pipeline: Pipeline) -> None:
+    first = [pipeline.worker("users", slot).start() for slot in "ab"]
+    with load(pipeline) as sent:
+        await_true(lambda: all(read_count(pipeline, worker) > 100 for worker in first), "the first set is busy")
+        second = [pipeline.worker("users", slot).start(ready=False) for slot in "ab"]
+        for worker in first:
+            assert worker.exit_code(60) == 1
+            (line,) = worker.lines("fenced")
+            assert line["slot"] == worker.settings.slot
+            assert "no two may have a slot" in line["do"]
+        for worker in second:
+            worker.await_ready()
+        await_true(lambda: all(read_count(pipeline, worker) > 100 for worker in second), "the second set is busy")
+    assert all(worker.running and not worker.lines("fenced") for worker in second)
+    totals = pipeline.until_all_read(sent[0])
+    assert sum(t.folded for t in totals.values()) == sent[0]
+    assert_every_version_is_consistent(pipeline.records(pipeline.topics.user_vectors).to_the_end())
+
+
 def test_a_stalled_worker_publishes_nothing_after_its_successor_and_comes_back(pipeline: Pipeline) -> None:
     """SIGSTOP past the session: another slot takes the partitions, then the stalled one goes on where it stood."""
     stalled = pipeline.worker("users", slot="a").start()
