@@ -29,9 +29,9 @@ class Pending:
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._causes
 
-    def add(self, user_id: str, cause: Cause, *, urgent: bool = False) -> None:
-        """Let a user wait because of ``cause``; ``urgent``, before all events, whatever its kind."""
-        priority = 0 if urgent else PRIORITY[cause.kind]
+    def add(self, user_id: str, cause: Cause, *, urgent: bool = False, last: bool = False) -> None:
+        """Let a user wait because of ``cause``; ``urgent``, before all events, or ``last``, whatever its kind."""
+        priority = 0 if urgent else PRIORITY["refresh" if last else cause.kind]
         before = self._causes.get(user_id)
         if before is None or cause.at < before.at:
             self._causes[user_id] = cause

@@ -211,7 +211,8 @@ class RelatedLists(ReservedLists):
                 self.waiting.add(cause.id, cause)
         if changed.entered:
             for row in np.flatnonzero((self.table.listed[: len(self.table.ids)] == 0).any(axis=1)).tolist():
-                self.waiting.add(self.table.ids[row], changed.entered[0])  # whatever comes, a list that is short takes
+                # Whatever comes, a list that is short takes.
+                self.waiting.add(self.table.ids[row], changed.entered[0], last=True)
 
     def rank(self, now_ms: int, *, busy: bool) -> Iterator[Publication]:
         """Yield the lists that are not as they were, those with what is gone first; no others while ``busy``."""
@@ -280,7 +281,7 @@ class RelatedLists(ReservedLists):
         """An article that has just come belongs into the lists of those that are nearest to it."""
         for name in names:
             if self.table.row(name) is not None:
-                self.waiting.add(name, cause)
+                self.waiting.add(name, cause, last=True)
 
 
 @lru_cache(200_000)

@@ -21,6 +21,13 @@ def test_withdrawals_come_before_events_and_those_before_publications_and_refres
     assert pending.take(9) == []
 
 
+def test_who_is_to_be_last_is_whatever_the_kind_of_the_cause() -> None:
+    pending = Pending()
+    pending.add("ann", a_cause("article", 1), last=True)
+    pending.add("bob", a_cause("start", 2))
+    assert pending.take(9) == [("bob", a_cause("start", 2)), ("ann", a_cause("article", 1))]
+
+
 def test_among_equals_who_came_first_is_first() -> None:
     pending = Pending()
     for user_id in ("bob", "ann", "eve", "bob"):

@@ -145,6 +145,22 @@ def test_a_new_article_comes_into_the_lists_of_those_it_is_near(world: World) ->
         assert (shown.cause.kind, shown.cause.id, shown.cause.at) == ("article", "news", NOW + 3)
 
 
+def test_a_new_articles_own_list_comes_before_those_it_is_to_come_into(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved(world)
+    monkeypatch.setattr(ranker_reserved, "AT_ONCE", 1)
+    world.take_articles(world.article("news", EAST_NORTH))
+    order = []
+    for number in range(2):
+        world.later(20)
+        order += [p.user_id.removeprefix(RELATED_TO) for p in world.rank()]
+        if not number:
+            world.take_articles(world.article("later news", EAST_NORTH))
+    assert [name for name in order if name != POPULAR] == ["news", "later news"]
+    assert {"east", "north-east"} <= reserved(world).keys()
+
+
 def test_a_list_that_is_short_takes_whatever_comes() -> None:
     world = a_world(related_length=4)
     world.take_articles(world.article("north", NORTH), world.article("east", EAST))
