@@ -7,6 +7,7 @@ import math
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.report import RESULTS, machine
-from tests.chaos.account import Verdict
 from tests.chaos.kills import Toll
 from tests.chaos.load import World
 from tests.chaos.run import random_phases, run
+from tests.chaos.verdict import Verdict
 
 console = Console()
+SUMS = (
+    "events", "lost", "duplicated", "misordered", "mismatched_keys", "states_seen", "versions_compared",
+    "users_compared", "statistics_compared", "co_reads_compared", "merges", "absorbs", "dead_letters", "users_limited",
+)  # fmt: skip
 
 
 def main(
@@ -35,16 +40,16 @@ def main(
     """Kill users workers and their broker under load, and hold what is left against a plain fold of the log.
 
     That many in the first run, where all is compared exactly; a fifth of them more in a second one, where articles
-    are rewritten all the time.
+    come late, are rewritten all the time, and withdrawn now and then.
     """
     logging.disable(logging.CRITICAL)  # what clients say while their broker is away
     runs = []
-    for name, part, rewrites in (("fixed articles", 1, False), ("rewritten articles", 5, True)):
+    for name, part, changing in (("fixed articles", 1, False), ("changing articles", 5, True)):
         count, hard = math.ceil(kills / part), math.ceil(restarts / part)
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder, _progress(name, count + hard) as say:
             phases = list(random_phases(count, hard, seed))
             runs.append(
-                (name, *run(Path(folder), phases, World(events_per_second=250, rewrites=rewrites, seed=seed), say))
+                (name, *run(Path(folder), phases, World(events_per_second=250, changing=changing, seed=seed), say))
             )
         _show(*runs[-1])
     _write(runs)
@@ -72,9 +77,12 @@ def _show(name: str, toll: Toll, verdict: Verdict) -> None:
     for what, count in (toll.by_kind | {"broker restart": toll.broker_restarts}).items():
         table.add_row(what, f"{count:,}")
     table.add_section()
-    for what in ("events", "lost", "duplicated", "misordered", "mismatched_keys", "states_seen"):
+    table.add_row("workers struck", f"{toll.workers_struck:,}")
+    for what in SUMS:
         table.add_row(what, f"{getattr(verdict, what):,}")
-    table.add_row("records aborted / of them seen", f"{verdict.aborted:,} / {verdict.aborted_seen:,}")
+    for topic, count in verdict.aborted.items():
+        table.add_row(f"records aborted in {topic}", f"{count:,}")
+    table.add_row("of them seen", f"{verdict.aborted_seen:,}")
     for what, count in verdict.outcomes.items():
         table.add_row(what, f"{count:,}")
     table.add_row("recovery, median / longest", f"{_median(toll.recovery_s):.1f} s / {max(toll.recovery_s):.1f} s")
@@ -85,13 +93,15 @@ def _show(name: str, toll: Toll, verdict: Verdict) -> None:
 
 def _write(runs: list[tuple[str, Toll, Verdict]]) -> None:
     tolls, verdicts = [toll for _, toll, _ in runs], [verdict for _, _, verdict in runs]
-    sums = ("events", "lost", "duplicated", "misordered", "mismatched_keys", "states_seen", "aborted", "aborted_seen")
     recovery = [seconds for toll in tolls for seconds in toll.recovery_s]
     result = {
         "machine": machine(),
         "kills": sum(toll.kills for toll in tolls),
         "broker_restarts": sum(toll.broker_restarts for toll in tolls),
-        **{what: sum(getattr(verdict, what) for verdict in verdicts) for what in sums},
+        "workers_struck": sum(toll.workers_struck for toll in tolls),
+        **{what: sum(getattr(verdict, what) for verdict in verdicts) for what in SUMS},
+        "aborted": dict(sum((Counter(verdict.aborted) for verdict in verdicts), start=Counter())),
+        "aborted_seen": sum(verdict.aborted_seen for verdict in verdicts),
         "recovery_s": round(_median(recovery), 2),
         "recovery_max_s": round(max(recovery), 2),
         "by_kind": dict(sum((toll.by_kind for toll in tolls), start=type(tolls[0].by_kind)())),

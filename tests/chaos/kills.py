@@ -14,8 +14,9 @@ from confluent_kafka.admin import OffsetSpec
 
 from streams.clients import make_admin
 from streams.local_broker import LocalBroker
-from tests.chaos.account import Witness
+from streams.table import read_to_end
 from tests.chaos.load import Load
+from tests.chaos.witness import Witness
 from tests.pipeline import Pipeline, Worker, await_true
 
 STALL_SECONDS = 3.5  # the session ends after 2
@@ -25,9 +26,13 @@ ACCOUNTED_SECONDS = 90.0
 
 @dataclass
 class Toll:
-    """What was done, how often, and how many seconds it took until all that was sent before was accounted for."""
+    """What was done, how often, and how many seconds it took until all that was sent before was accounted for.
+
+    A kill of several workers at once is one kill; ``workers_struck`` counts each of them.
+    """
 
     by_kind: Counter[str] = field(default_factory=Counter)
+    workers_struck: int = 0
     broker_restarts: int = 0
     recovery_s: list[float] = field(default_factory=list)
 
@@ -57,8 +62,10 @@ class Chaos:
         self._workers: list[Worker] = []
         self._joining = pipeline.worker("users", slot="joining")
         self.toll = Toll()
+        self._note_moment()
         self.kinds: dict[str, Callable[[Worker], None]] = {
             "kill": self._kill,
+            "kill several at once": self._kill_several,
             "term": self._term,
             "stall": self._stall,
             "kill in a transaction": self._kill_in_transaction,
@@ -77,50 +84,66 @@ class Chaos:
         """One kill of this kind; the worker is up again and what was sent before is accounted for when it returns."""
         self._work_on()
         worker = self._random.choice(self._workers)
-        sent, began = self._load.delivered, time.monotonic()
+        self._note_moment()
         self.kinds[kind](worker)
         self.toll.by_kind[kind] += 1
-        self._until_accounted(sent, kind)
-        seconds = time.monotonic() - began
+        self.toll.workers_struck += 1
+        self._until_accounted(self._ends, kind)
+        seconds = time.monotonic() - self._struck_at
         if kind.startswith("kill"):
             self.toll.recovery_s.append(seconds)
-        self._say(f"{kind}, {len(self._workers)} running: {sent:,} events accounted for after {seconds:.1f} s")
+        self._say(f"{kind}, {len(self._workers)} running: {self._sent:,} events accounted for after {seconds:.1f} s")
 
     def restart_broker(self) -> None:
         """kill -9 of Kafka, a while without it, and a start with the same data; the workers are not touched."""
         self._work_on()
-        sent = self._load.delivered
+        self._note_moment()
         self._broker.kill()
         time.sleep(self._random.uniform(0.0, AWAY_SECONDS))
         self._broker.restart()
         self.toll.broker_restarts += 1
-        self._until_accounted(sent, "a broker restart")
-        self._say(f"broker restart, {len(self._workers)} running: {sent:,} events accounted for")
+        self._until_accounted(self._ends, "a broker restart")
+        self._say(f"broker restart, {len(self._workers)} running: {self._sent:,} events accounted for")
 
     def finish(self) -> None:
         """End the load; blocks until everything is accounted for and the workers have ended."""
         self._load.stop()
         try:
-            await_true(self._all_done, "all is accounted for and nothing waits", ACCOUNTED_SECONDS)
+            self._until_accounted(self._load.ends, "the load")
+            absorbed = self._ends_of_events()  # all merges are folded: no absorb is still to come
+            await_true(
+                lambda: self._witness.has_seen(absorbed) and not self._witness.waits() and not self._counts_away(),
+                "all is accounted for and nothing waits", ACCOUNTED_SECONDS,
+            )  # fmt: skip
         except AssertionError as error:  # the verdict tells what is missing
             self._say(str(error))
         self.set_workers(0)
         self._witness.close()
 
-    def _all_done(self) -> bool:
-        waiting = sum(totals.waiting for totals in self._witness.totals.values())
-        return self._witness.read >= self._load.sent and waiting == 0
+    def _ends_of_events(self) -> dict[int, int]:
+        ends: dict[int, int] = {}
+        events = read_to_end(self._pipeline.settings, self._pipeline.topics.user_events, name="chaos.ends")
+        for record in events:
+            ends[record.partition()] = record.offset() + 1
+        return ends
 
-    def _until_accounted(self, count: int, after: str) -> None:
+    def _counts_away(self) -> bool:
+        return bool(self._load.away) and self._witness.counts(self._load.away)
+
+    def _until_accounted(self, ends: dict[int, int], after: str) -> None:
         await_true(
-            lambda: self._witness.read >= count, f"all is accounted for after {after}", ACCOUNTED_SECONDS,
-            lambda: (self._witness.read, count, [self._said(w) for w in self._workers]),
+            lambda: self._witness.has_seen(ends), f"all is accounted for after {after}", ACCOUNTED_SECONDS,
+            lambda: (self._witness.totals, ends, [self._said(w) for w in self._workers]),
         )  # fmt: skip
         for worker in self._workers:
             assert worker.running, f"a worker ended after {after}: {self._said(worker)}"
 
     def _said(self, worker: Worker) -> object:
         return [line for line in worker.lines() if line.get("logger") != "stoppress.kafka"][-5:]
+
+    def _note_moment(self) -> None:
+        """From here on recovery counts, and what was sent until now is to be accounted for."""
+        self._struck_at, self._sent, self._ends = time.monotonic(), self._load.delivered, dict(self._load.ends)
 
     def _work_on(self) -> None:
         """To strike at some moment of steady work, not always right after a start."""
@@ -129,6 +152,21 @@ class Chaos:
     def _kill(self, worker: Worker) -> None:
         worker.kill()
         worker.start()
+
+    def _kill_several(self, _: Worker) -> None:
+        """One to three at the same moment, a random sample of those that run; all of them come back at once."""
+        chosen = self._random.sample(
+            self._workers, self._random.randint(min(2, len(self._workers)), len(self._workers))
+        )
+        for worker in chosen:
+            worker.signal(signal.SIGKILL)
+        for worker in chosen:
+            worker.exit_code()
+        self.toll.workers_struck += len(chosen) - 1
+        for worker in chosen:
+            worker.start(ready=False)
+        for worker in chosen:
+            worker.await_ready()
 
     def _term(self, worker: Worker) -> None:
         assert worker.stop() == 0, self._said(worker)
@@ -153,6 +191,7 @@ class Chaos:
             return False
 
         await_true(caught, "a transaction is open", 180)
+        self._note_moment()
         worker.kill()
         worker.start()
 
@@ -170,6 +209,7 @@ class Chaos:
         before = len(worker.lines("revoked"))
         joining = self._joining.start(ready=False)
         worker.await_log("revoked", count=before + 1)
+        self._note_moment()
         worker.kill()
         worker.start()
         joining.await_ready()
