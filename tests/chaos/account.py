@@ -171,7 +171,7 @@ class Account:
                     last[seen.user_id] = removed
                 continue
             if seen.folded == 0:  # nothing but what waits
-                if seen.hash_sum or (before >= 0 and removed is None):
+                if seen.hash_sum or (before >= 0 and removed is None and before not in removals):
                     verdict.disorder(f"{seen} came after {before}")
                 continue
             if seen.last_offset < before:
@@ -219,7 +219,10 @@ class Account:
             "mutes": (list(windows.mutes), expected.mutes),
             "minute": (windows.minute, expected.minute),
             "minute_events": (windows.minute_events, expected.minute_events),
+            "record_minute": (windows.record_minute, expected.record_minute),
+            "record_minute_events": (windows.record_minute_events, expected.record_minute_events),
             "limited_until": (windows.limited_until, expected.limited_until),
+            "language": (windows.language, expected.language),
             "waiting": (len(windows.waiting), 0),
         }
         if late:  # in which order an article joins that was met before its vector came depends on when that was

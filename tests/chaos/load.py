@@ -26,6 +26,7 @@ KINDS: tuple[tuple[Kind, int], ...] = (
 POSITIONS = (None, 0, 1, 2, 4, 7, 15, 40)
 REASONS = ("", "similar", "popular", "category")
 SOURCES = ("", "vector", "popular")
+LANGUAGES = ("de", "EN-gb")
 CATEGORIES = 10
 TARGETS = 80  # more than a user's follows and mutes have places for
 ANONYMOUS = 0.25
@@ -133,6 +134,7 @@ class Load:
             kind=kind,
             at=time.time_ns() // 1_000_000 - self._random.randrange(60_000),
             event_id=f"{self.sent}" if self._random.random() < 0.8 else "",
+            context={"language": self._random.choice(LANGUAGES)} if self._random.random() < 0.1 else {},
             **self._about(kind),
         )
         if event.event_id and kind != "forget":
