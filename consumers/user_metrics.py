@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -26,7 +26,7 @@ USERS = Gauge("stoppress_users", "Users whose state is held here")
 USER_BYTES = Gauge("stoppress_users_state_bytes", "Bytes of the states held, without what Python needs around them")
 WAITING = Gauge("stoppress_waiting_events", "Events that wait for their article's vector")
 WAITING_SECONDS = Gauge("stoppress_waiting_oldest_seconds", "Since Kafka got the one of them that waits longest")
-LAG_SECONDS = Gauge("stoppress_users_lag_seconds", "Age of what was folded last while more is there, else 0")
+LAG_SECONDS = Gauge("stoppress_users_lag_seconds", "Age of the oldest event that is not folded, 0 where none is")
 
 MEASURE_SECONDS = 1.0
 
@@ -52,16 +52,10 @@ class Measured:
 
     def __init__(self) -> None:
         self._at = 0.0
-        self._folded_ms = 0
+        self._behind_since: dict[int, int] = {}
 
-    def note(self, records: Sequence[Record]) -> None:
-        """Note the records of a batch that is committed."""
-        if records:
-            newest = {record.partition(): record for record in records}
-            self._folded_ms = min(record.timestamp()[1] for record in newest.values())
-
-    def update(self, tables: UserTables, source: GroupInput) -> None:
-        """Measure, where the last time was a second ago."""
+    def update(self, tables: UserTables, source: GroupInput, records: Sequence[Record]) -> None:
+        """Measure, where the last time was a second ago. ``records`` are in hand, not committed yet."""
         now = time.monotonic()
         if now - self._at < MEASURE_SECONDS:
             return
@@ -71,7 +65,25 @@ class Measured:
         WAITING.set(tables.waiting_count())
         oldest = tables.oldest_wait()
         WAITING_SECONDS.set(0 if oldest is None else _age_seconds(oldest))
-        LAG_SECONDS.set(_age_seconds(self._folded_ms) if source.measure_lag() and self._folded_ms else 0)
+        in_hand = {record.partition(): record.timestamp()[1] for record in reversed(records)}
+        now_ms = time.time_ns() // 1_000_000
+        LAG_SECONDS.set(self.lag_ms(source.measure_lag(), in_hand, tables.folded_at(), now_ms) / 1000)
+
+    def lag_ms(
+        self, behind: Iterable[int], in_hand: Mapping[int, int], folded_at: Mapping[int, int], now_ms: int
+    ) -> int:
+        """Return the age of the oldest event that is not folded, by what is known of partitions that are ``behind``.
+
+        That is the first ``in_hand``. Of one that nobody has read, it is only known that it is no older than what was
+        folded last, and was there when its partition was first seen behind: the first counts from the second look on,
+        since in a partition that was quiet it is far too old.
+        """
+        self._behind_since = {p: self._behind_since.get(p, now_ms) for p in behind}
+        oldest = now_ms
+        for partition, since in self._behind_since.items():
+            unread = since if since == now_ms else folded_at.get(partition) or since
+            oldest = min(oldest, in_hand.get(partition, unread))
+        return now_ms - oldest
 
 
 def _age_seconds(timestamp_ms: int) -> float:

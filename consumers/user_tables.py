@@ -60,6 +60,10 @@ class UserTables:
     def waiting_count(self) -> int:
         return sum(state.totals.waiting for state in self._partitions.values())
 
+    def folded_at(self) -> dict[int, int]:
+        """Return by partition the timestamp of the last record folded, epoch ms; 0 where none was."""
+        return {partition: state.totals.timestamp for partition, state in self._partitions.items()}
+
     def state_bytes(self) -> int:
         return sum(state.bytes for state in self._partitions.values())
 
@@ -109,7 +113,7 @@ class UserTables:
         last = {partition: arrived[-1].offset for partition, arrived in arrivals.items()}
         for record, _ in bad:
             partition = record.partition()
-            dead[partition].append(record.timestamp()[1])
+            dead[partition].append((record.timestamp()[1], record.value()))
             last[partition] = max(last.get(partition, -1), record.offset())
         for partition, state in self._partitions.items():
             counted = state.stats, state.co_reads

@@ -51,7 +51,7 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
                 continue  # what is revoked may be another's by now
             # 2. Fold on staged state; nothing current is touched.
             batch = tables.fold(records, articles.poll())
-            measured.update(tables, source)
+            measured.update(tables, source, records)
             if batch.changed:
                 try:
                     # 3. Write states, statistics, totals, dead letters and offsets in one transaction.
@@ -63,7 +63,6 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
                     continue
                 # 4b. Committed: what was staged is now current.
                 tables.adopt(batch)
-                measured.note(records)
                 count(batch, records)
 
 

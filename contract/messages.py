@@ -43,6 +43,7 @@ Empty = Literal["", "no_articles", "nothing_left"]
 CauseKind = Literal["event", "article", "withdrawal", "refresh", "start"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PLACEMENTS: tuple[str, ...] = get_args(Placement)
+UNKNOWN_KIND = "unknown"
 ARTICLE_KINDS = frozenset({"click", "dwell", "like", "dislike", "share"})
 CARRIED_KINDS = ARTICLE_KINDS | {"follow", "mute"}
 

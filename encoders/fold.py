@@ -123,9 +123,9 @@ class Fold:
                 totals.timestamp = arrival.timestamp
             self._take_one(arrival, hashed)
 
-    def count_dead(self, timestamps: Sequence[int]) -> None:
-        """Count records of this partition that became dead letters before they came here."""
-        self.account.count_dead(timestamps)
+    def count_dead(self, records: Sequence[tuple[int, bytes | None]]) -> None:
+        """Count records of this partition, timestamp and value, that became dead letters before they came here."""
+        self.account.count_dead(records)
 
     def finish(self) -> None:
         """Push out what waited too long, and compute vectors and statistics, all users at once."""

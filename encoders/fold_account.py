@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from contract.errors import BadRecord
+from contract.messages import KINDS, UNKNOWN_KIND
 from contract.records import PartitionTotals, UserRecord, Waiting, Windows
 from encoders.articles import hash_bytes
 from encoders.fold_rules import Dropped, FoldLimits
@@ -18,9 +19,22 @@ from encoders.windows import find, without
 class _Identified(msgspec.Struct):
     event_id: str = ""
     user_id: str = ""
+    kind: str = ""
 
 
 _identified = msgspec.json.Decoder(_Identified).decode
+
+
+def _sent(value: bytes | None) -> _Identified:
+    """What can be told of a value, which may be anything."""
+    try:
+        return _identified(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Identified()
+
+
+def _kind(sent: _Identified) -> str:
+    return sent.kind if sent.kind in KINDS else UNKNOWN_KIND
 
 
 class Account:
@@ -55,13 +69,13 @@ class Account:
         self.totals.waiting += 1
         self.waiting[kind] += 1
 
-    def count_dead(self, timestamps: Sequence[int]) -> None:
-        """Count records of this partition that became dead letters before they came here."""
-        self.totals.read += len(timestamps)
-        self.totals.timestamp = max(self.totals.timestamp, *timestamps, 0)
-        if timestamps:
-            self.dead["unknown"] += len(timestamps)
-            self.totals.dead += len(timestamps)
+    def count_dead(self, records: Sequence[tuple[int, bytes | None]]) -> None:
+        """Count records of this partition, timestamp and value, that became dead letters before they came here."""
+        self.totals.read += len(records)
+        self.totals.dead += len(records)
+        for timestamp, value in records:
+            self.totals.timestamp = max(self.totals.timestamp, timestamp)
+            self.dead[_kind(_sent(value))] += 1
 
     def finish(self) -> None:
         """Bring the totals up to date."""
@@ -93,17 +107,14 @@ class Account:
 
     def drop(self, user_id: str, windows: Windows, wait: Waiting, error: BadRecord) -> None:
         """Make a dead letter of a waiting event."""
-        try:
-            sent = _identified(wait.value)
-        except (msgspec.MsgspecError, RecursionError):
-            sent = _Identified()
+        sent = _sent(wait.value)
         if wait.carried_from >= 0:  # counted as folded where it lay
             self.dropped.append(Dropped(sent.user_id or user_id, wait.carried_from, wait, error))
             return
         self.dropped.append(Dropped(user_id, self._partition, wait, error))
         self.totals.waiting -= 1
         self.totals.dead += 1
-        self.dead["waiting"] += 1
+        self.dead[_kind(sent)] += 1
         # It had no effect and may come again, as a requeued dead letter does.
         place = find(windows.seen, hash_bytes(sent.event_id))
         if place >= 0:

@@ -95,6 +95,8 @@ class GroupInput:
         self._rebalances = 0
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._paused_ends: dict[str, dict[int, int]] = {}
+        self._paused_at: dict[int, int] = {}
+        self._paused_ends_of_topic: dict[int, int] = {}
         self._topic_ids = TopicIds(self._admin, [topic, *changelogs], self._pulse, self._log)
         self._claim = Claim(settings, identity, topic, pulse, self._log)
         self._consumer = self._join()
@@ -207,11 +209,16 @@ class GroupInput:
         """Whether another process has started in this worker's slot; asks Kafka, and waits for the answer."""
         return self._claim.is_lost()
 
-    def measure_lag(self) -> int:
-        """Return and publish how many offsets lie between the committed ones and the ends last seen; asks nobody."""
-        lag = sum(max(0, end - self._positions[p]) for p, end in self.known_ends().items())
-        LAG.labels(self._name).set(lag)
-        return lag
+    def measure_lag(self) -> dict[int, int]:
+        """Return by partition how many offsets lie between the committed one and the end last seen; asks nobody.
+
+        Publishes their sum. Those where nothing is left are missing, those that are paused are not.
+        """
+        ends = self.known_ends() | self._paused_ends_of_topic
+        positions = self._positions | self._paused_at
+        behind = {p: end - positions[p] for p, end in ends.items() if end > positions[p]}
+        LAG.labels(self._name).set(sum(behind.values()))
+        return behind
 
     def close(self) -> None:
         """Leave; a static member's partitions wait for its successor until the session ends."""
@@ -244,6 +251,8 @@ class GroupInput:
         self._rebalances += 1
         self._positions = {}
         self._paused = {}
+        self._paused_at = {}
+        self._paused_ends_of_topic = {}
         self._pulse.ready(False)
 
     def _drop(self, partitions: Iterable[int]) -> None:
@@ -270,6 +279,8 @@ class GroupInput:
             return
         self._held = {p: commit for p, commit in committed.items() if p not in self._paused}
         self._positions = {p: positions[p] for p in self._held}
+        self._paused_at = {p: positions[p] for p in self._paused}
+        self._paused_ends_of_topic = self._ends_of_paused(self.topic)
         self._read_from(self._positions)
         PARTITIONS.labels(self._name).set(len(self._positions))
         PAUSED.labels(self._name).set(len(self._paused))
@@ -304,7 +315,7 @@ class GroupInput:
         self._paused = restore.damaged
         for partition, damage in self._paused.items():
             self._log.error("partition_paused", partition=partition, record=damage.record, do=damage.do)
-        self._paused_ends = self._changelog_ends() if self._paused else {}
+        self._paused_ends = self._changelog_ends()
         for partition, offset in restore.ahead.items():
             # Seen after a hard restart of the only broker: it answered with offsets from minutes before.
             self._log.error("offsets_lost", partition=partition, answered=positions[partition], restored=offset)
@@ -383,13 +394,18 @@ class GroupInput:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_SECONDS
+        self._paused_ends_of_topic = self._ends_of_paused(self.topic)
         self.measure_lag()
         self._topic_ids.check()
         if self._paused and self._changelog_ends() != self._paused_ends:
             self._take([*self._positions, *self._paused])
 
     def _changelog_ends(self) -> dict[str, dict[int, int]]:
-        def asked() -> dict[str, dict[int, int]]:
-            return {topic: end_offsets(self._admin, topic, self._paused) for topic in self._changelogs}
+        return {topic: self._ends_of_paused(topic) for topic in self._changelogs}
 
-        return patiently(self._pulse, self._log, "changelog ends", asked)
+    def _ends_of_paused(self, topic: str) -> dict[int, int]:
+        if not self._paused:
+            return {}
+        return patiently(
+            self._pulse, self._log, f"ends of {topic}", lambda: end_offsets(self._admin, topic, self._paused)
+        )

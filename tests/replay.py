@@ -67,7 +67,7 @@ class Replay:
         fold = Fold(self.state, self.articles, MODEL, self.limits)
         fold.settle([change.article_id for change in changes])
         fold.take(record.arrival() for record in records if record.event is not None)
-        fold.count_dead([record.timestamp for record in records if record.event is None])
+        fold.count_dead([(record.timestamp, None) for record in records if record.event is None])
         fold.finish()
         assert everything(self.state) == before, "nothing current is touched before adopt()"
         fold.adopt()

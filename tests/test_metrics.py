@@ -13,10 +13,11 @@ import consumers.articles
 import consumers.feed
 import consumers.ranker
 import consumers.users  # noqa: F401  all metrics are registered by now
-from contract.messages import ShownItem
+from consumers.user_metrics import Measured
+from contract.messages import ShownItem, encode
 from streams.local_broker import LocalBroker
-from tests.pipeline import Pipeline, Worker, await_true, pipeline_on
-from tests.test_worker import ARTICLES, publish_vectors
+from tests.pipeline import Pipeline, Worker, await_true, event, pipeline_on
+from tests.test_worker import ARTICLES, publish_vectors, send_clicks
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 USERS = 5
@@ -40,7 +41,8 @@ def send(pipeline: Pipeline) -> None:
     pipeline.event("user-0", "click", ARTICLES[0], event_id="once")
     pipeline.event("user-1", "click", "not-yet-there")
     pipeline.send(pipeline.topics.user_events, b"user-2", b"no JSON")
-    pipeline.until_all_read(2 * USERS + 3)
+    pipeline.send(pipeline.topics.user_events, b"user-2", encode(event("user-3", "share", ARTICLES[0])))
+    pipeline.until_all_read(2 * USERS + 4)
 
 
 def seconds(name: str) -> Callable[[Worker], bool]:
@@ -53,10 +55,15 @@ METRICS: dict[str, Callable[[Worker], bool]] = {
     "events folded": lambda w: w.metric("stoppress_events_total", kind="click", outcome="folded") == USERS,
     "events waiting": lambda w: w.metric("stoppress_events_total", kind="click", outcome="waiting") == 1,
     "events duplicate": lambda w: w.metric("stoppress_events_total", kind="click", outcome="duplicate") == 1,
-    "events dead": lambda w: w.metric("stoppress_events_total", outcome="dead") == 1,
+    "events dead": lambda w: w.metric("stoppress_events_total", outcome="dead") == 2,
+    "events dead whose kind is known": lambda w: (
+        w.metric("stoppress_events_total", kind="share", outcome="dead")
+        == w.metric("stoppress_events_total", kind="unknown", outcome="dead")
+        == 1
+    ),
     "items shown": lambda w: w.metric("stoppress_impressions_total", **SHOWN_BY_ALL) == USERS,
     "items clicked": lambda w: w.metric("stoppress_clicks_total", reason="similar", position="0") == USERS,
-    "batches": lambda w: w.metric("stoppress_users_batch_events_sum") == 2 * USERS + 3,
+    "batches": lambda w: w.metric("stoppress_users_batch_events_sum") == 2 * USERS + 4,
     "decoding": seconds("stoppress_users_decode_seconds"),
     "folding": seconds("stoppress_users_fold_seconds"),
     "writing": seconds("stoppress_users_write_seconds"),
@@ -87,6 +94,59 @@ def test_after_real_events_each_has_a_plausible_value(worker: Worker, name: str)
 def test_the_age_of_what_waits_grows_though_nothing_comes(worker: Worker) -> None:
     age = worker.metric("stoppress_waiting_oldest_seconds")
     await_true(lambda: worker.metric("stoppress_waiting_oldest_seconds") > age, "it grows", 10)
+
+
+def test_a_burst_a_merge_a_restart_and_a_backlog_are_counted(broker: LocalBroker, tmp_path: Path) -> None:
+    with pipeline_on(broker, tmp_path, events_per_minute=10) as pipeline:
+        publish_vectors(pipeline)
+        worker = pipeline.worker("users").start()
+        burst = [event("fast", "click", ARTICLES[n % len(ARTICLES)]) for n in range(50)]
+        pipeline.send_all([(pipeline.topics.user_events, b"fast", encode(click), -1) for click in burst])
+        pipeline.event("fast", "merge", target="login")
+        pipeline.until_all_read(len(burst) + 2)
+        await_true(lambda: worker.metric("stoppress_absorbs_written_total") == 1, "the merge is counted")
+        assert 20 <= worker.metric("stoppress_rate_limited_events_total") <= 40
+        assert worker.stop() == 0
+        sent = send_clicks(pipeline, 400)
+        worker.start()
+        assert worker.metric("stoppress_restored_records_total") > 0
+        pipeline.until_all_read(len(burst) + 2 + sent)
+        pipeline.event("slow", "click", ARTICLES[0])
+        pipeline.until_all_read(len(burst) + 3 + sent)
+
+        def batches(at_most: str) -> float:
+            return worker.metric("stoppress_users_batch_events_bucket", le=at_most)
+
+        await_true(lambda: batches("4.0") >= 1, "a click alone is a batch")
+        assert batches("+Inf") - batches("64.0") >= 1, "a backlog is taken in large ones"
+        assert worker.metric("stoppress_users_batch_events_sum") == sent + 1
+
+
+def test_an_event_in_a_paused_partition_is_lag_that_ages(broker: LocalBroker, tmp_path: Path) -> None:
+    with pipeline_on(broker, tmp_path) as pipeline:
+        publish_vectors(pipeline)
+        pipeline.send(pipeline.topics.user_vectors, b"user-0", b"damaged", pipeline.partition("user-0"))
+        worker = pipeline.worker("users").start(ready=False)
+        worker.await_log("partition_paused")
+        pipeline.event("user-0", "click", ARTICLES[0])
+        await_true(lambda: worker.metric("stoppress_consumer_lag_records") == 1, "it is seen", 20)
+        await_true(lambda: worker.metric("stoppress_users_lag_seconds") > 2, "it ages", 20)
+
+
+@pytest.mark.parametrize(("looks", "ages"), [
+    ([({}, {})], [0]),
+    ([({0: 5}, {0: 7_000})], [3_000]),
+    ([({0: 5, 1: 1}, {1: 9_000}), ({0: 5, 1: 1}, {1: 9_000})], [1_000, 9_000]),
+    ([({2: 5}, {}), ({2: 5}, {}), ({}, {}), ({2: 1}, {})], [0, 1_000, 0, 0]),
+    ([({3: 1}, {}), ({3: 1}, {}), ({3: 1}, {})], [0, 1_000, 2_000]),
+], ids=["nothing left", "in hand after a start", "one waits meanwhile", "quiet before", "never folded"])  # fmt: skip
+def test_the_age_of_what_is_not_folded(looks: list[tuple[dict[int, int], dict[int, int]]], ages: list[int]) -> None:
+    """Looks from 10 s on, a second apart: how far each partition is behind, and the first of its records in hand."""
+    measured, folded_at = Measured(), {0: 2_000, 1: 8_000, 2: 10_000, 3: 0}
+    assert [
+        measured.lag_ms(behind, in_hand, folded_at, 10_000 + 1_000 * look)
+        for look, (behind, in_hand) in enumerate(looks)
+    ] == ages
 
 
 def test_every_metric_is_on_its_page_and_no_other() -> None:
