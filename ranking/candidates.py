@@ -38,8 +38,10 @@ class Amounts:
 
 
 CATEGORIES = 2
-BLOCKS = 8
+BLOCKS = 16
 """So many blocks of scores for each that is looked for."""
+MANY_ALIKE = 8
+"""Where so many for each that is looked for reach what it takes, sorting is faster."""
 
 
 @dataclass(frozen=True)
@@ -100,28 +102,42 @@ def find_candidates(
 def best_places(scores: Floats, k: int) -> Places:
     """Return the places of the k largest scores of each row, [u, k], largest first, ties by place; k <= n.
 
-    The k-th largest of the maxima of blocks is no larger than the k-th largest of all, so whatever is below it need
-    not be sorted: one pass over the scores leaves little more than k of them.
+    The k-th largest of the maxima of blocks is no larger than the k-th largest of all, so only in blocks whose maximum
+    reaches it there is anything to find: one pass over the scores leaves little more than k blocks. Every so many
+    columns are a block, for maxima of whole rows are the fastest.
     """
     users, n = scores.shape
     blocks = BLOCKS * k
     if not users or not k or n < 4 * blocks:
         return _sorted_places(scores, k)
     width = n // blocks
-    maxima = scores[:, : blocks * width].reshape(users, blocks, width).max(axis=2)
+    whole = width * blocks
+    maxima = scores[:, :whole].reshape(users, width, blocks).max(axis=1)
     bound = np.partition(maxima, blocks - k, axis=1)[:, blocks - k, None]
-    rows, places = np.nonzero(scores >= bound)
-    counts = np.bincount(rows, minlength=users)
-    most = int(counts.max())
-    if most > blocks:  # many are alike
+    users_reached, reached = np.nonzero(maxima >= bound)
+    reaching = _filled(users_reached, reached, users)
+    if reaching.shape[1] > MANY_ALIKE * k:
         return _sorted_places(scores, k)
-    columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    left = np.full((users, most), -1, np.intp)
-    left[rows, columns] = places
-    values = np.full((users, most), -np.inf, np.float32)
-    values[rows, columns] = scores[rows, places]
-    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(left, order, axis=1)
+    places = (reaching[:, :, None] + blocks * np.arange(width)).reshape(users, -1)
+    values = np.take_along_axis(scores, places, axis=1)
+    values.reshape(users, -1, width)[reaching < 0] = -np.inf
+    left = np.broadcast_to(np.arange(whole, n), (users, n - whole))
+    places, values = np.concatenate([places, left], axis=1), np.concatenate([values, scores[:, whole:]], axis=1)
+    rows, at = np.nonzero(values >= bound)
+    found, counts = places[rows, at], np.bincount(rows, minlength=users)
+    if counts.max() > MANY_ALIKE * k:
+        return _sorted_places(scores, k)
+    order = np.lexsort((found, -values[rows, at], rows))
+    best: Places = found[order][(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
+    return best
+
+
+def _filled(rows: Places, columns: Places, users: int) -> Places:
+    """Return the columns of each row side by side, [users, most], -1 where there are no more; ``rows`` rise."""
+    counts = np.bincount(rows, minlength=users)
+    filled = np.full((users, int(counts.max())), -1, np.intp)
+    filled[rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)] = columns
+    return filled
 
 
 def _sorted_places(scores: Floats, k: int) -> Places:
