@@ -330,6 +330,20 @@ class TestTopics:
         assert first.health.is_ready()
 
 
+def test_events_of_an_aborted_transaction_are_never_read_and_open_ones_only_once_committed(counting: Counting) -> None:
+    with open_transaction(counting.settings, counting.events, (0, "aborted", b""), (1, "aborted", b"")) as producer:
+        producer.abort_transaction(20)
+    member = counting.member()
+    member.until_assigned([0, 1, 2, 3])
+    with open_transaction(counting.settings, counting.events, (0, "late", b"")) as producer:
+        write(counting.settings, counting.events, (1, "plain", b""))
+        member.until_read(1)
+        assert member.counts() == {"plain": 1}
+        producer.commit_transaction(20)
+    member.until_read(2)
+    assert member.counts() == counting.counts() == {"plain": 1, "late": 1}
+
+
 def test_without_partitions_nothing_can_be_written(counting: Counting) -> None:
     member = counting.member()
     with pytest.raises(AssertionError, match="fenced"):

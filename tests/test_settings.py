@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from contract.errors import SettingsError
 from contract.settings import Settings, load
+from encoders.fold_rules import FoldLimits
 
 
 def refusal(*overrides: str, environ: Mapping[str, str] | None = None, config: Path | None = None) -> str:
@@ -182,3 +184,22 @@ def test_everything_else_is_logged() -> None:
 def test_a_refusal_tells_no_secret(kafka: str) -> None:
     assert "hush" not in refusal(f"kafka={kafka}")
     assert "hush" not in refusal(environ={"STOPPRESS_KAFKA": kafka})
+
+
+def test_each_bound_of_a_users_state_is_a_setting() -> None:
+    by_setting = {
+        "waiting_clicks": "waiting_clicks", "recent_events": "recents", "read_articles": "read",
+        "seen_event_ids": "seen", "shown_articles": "shown", "followed_targets": "follows", "muted_targets": "mutes",
+        "category_affinities": "affinities", "co_reads": "co_reads", "events_per_minute": "events_per_minute",
+    }  # fmt: skip
+    times = {"waiting_hours": "waiting_ms", "user_ttl_days": "user_ttl_ms"}
+    fields = {field.name for field in dataclasses.fields(FoldLimits)}
+    assert fields == {*by_setting.values(), *times.values()}
+    default = FoldLimits.of(load([], environ={}))
+    assert default == FoldLimits()
+    assert (default.recents, default.read, default.seen, default.shown) == (50, 128, 64, 128)
+    for setting, field in by_setting.items():
+        limits = FoldLimits.of(load([f"{setting}=7"], environ={}))
+        assert limits == dataclasses.replace(default, **{field: 7}), setting
+    assert FoldLimits.of(load(["waiting_hours=0.5"], environ={})).waiting_ms == 30 * 60_000
+    assert FoldLimits.of(load(["user_ttl_days=2"], environ={})).user_ttl_ms == 48 * 3_600_000

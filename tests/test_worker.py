@@ -14,11 +14,13 @@ import pytest
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from contract.messages import encode
+from contract.messages import Event, decode, encode
 from contract.records import ArticleMeta, ArticleRecord, decode_user, encode_article
+from encoders.articles import hash64
 from streams.clients import make_admin, make_consumer
 from streams.local_broker import LocalBroker
 from tests.pipeline import Pipeline, Seen, Worker, await_true, event, now_ms, pipeline_on, states_of
+from tests.replay import hashes
 from tests.streaming import open_transaction
 
 ARTICLES = [f"article-{n}" for n in range(20)]
@@ -178,6 +180,26 @@ def test_a_second_set_with_the_same_slots_takes_over_and_the_first_stays_down(pi
     totals = pipeline.until_all_read(sent[0])
     assert sum(t.folded for t in totals.values()) == sent[0]
     assert_every_version_is_consistent(pipeline.records(pipeline.topics.user_vectors).to_the_end())
+
+
+def test_a_kill_while_users_merge_hands_each_over_once(pipeline: Pipeline) -> None:
+    pairs = [(f"old-{n}", f"new-{n}", ARTICLES[n % len(ARTICLES)]) for n in range(300)]
+    events = [e for old, new, article in pairs for e in (event(old, "click", article), event(old, "merge", target=new))]
+    worker = pipeline.worker("users", batch_events=5).start()
+    pipeline.send_all([(pipeline.topics.user_events, e.user_id.encode(), encode(e), -1) for e in events])
+    await_true(lambda: worker.metric("stoppress_absorbs_written_total") > 20, "it is in the middle of it")
+    worker.kill()
+    worker.start()
+    pipeline.until_all_read(3 * len(pairs))
+    assert worker.metric("stoppress_absorbs_written_total") > 0, "some merges were left"
+    log = pipeline.records(pipeline.topics.user_events).to_the_end()
+    absorbs = [r.key for r in log if decode(Event, r.value or b"").kind == "absorb"]
+    assert sorted(absorbs, key=str) == sorted((new.encode() for _, new, _ in pairs), key=str)
+    states = states_of(pipeline.records(pipeline.topics.user_vectors).to_the_end())
+    assert states.keys() == {new for _, new, _ in pairs}
+    assert {user: (s.folded, hashes(s.windows.read)) for user, s in states.items()} == {
+        new: (1, [hash64(article)]) for _, new, article in pairs
+    }
 
 
 def test_a_stalled_worker_publishes_nothing_after_its_successor_and_comes_back(pipeline: Pipeline) -> None:
