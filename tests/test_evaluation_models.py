@@ -19,6 +19,7 @@ from evaluation.articles import Articles
 from evaluation.models.contract import Model
 from evaluation.models.folded import FoldedUsers, InterestAlone
 from evaluation.models.registry import MODELS, check_names, make_models, models_of
+from evaluation.models.served import Ranker
 from evaluation.prequential import Task
 from evaluation.requests import Feedback, Request
 
@@ -136,6 +137,18 @@ def test_the_interest_alone_is_the_same_without_the_statistics_that_it_leaves_ou
     assert any(fold.stats for fold in folds)
     assert not quick._users.state.stats
     assert quick.scores(a_request()).any()
+
+
+def test_the_ranker_counts_as_if_it_looked_for_every_article_anew() -> None:
+    ranker = Ranker(articles_like("impressions"), load())
+    for feedback in some_feedback("impressions", 1):
+        ranker.scores(feedback.request)
+        ids = ranker._users.table.ids
+        at = feedback.request.at
+        counted = ranker._popularity.counts_in(ranker._counted[: len(ids)], at)
+        assert np.array_equal(counted, ranker._popularity.counts(ids, at))
+        ranker.learn(feedback)
+    assert (ranker._counted >= 0).any()
 
 
 def test_a_trained_model_is_a_row_by_its_own_name_beside_decay(tmp_path: Path) -> None:

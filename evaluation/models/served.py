@@ -10,7 +10,7 @@ from encoders.articles import hash64
 from encoders.fold import Fold
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
 from encoders.interest import long_and_short
-from evaluation.articles import Articles, Indices
+from evaluation.articles import Articles, Indices, grown
 from evaluation.models.contract import Floats
 from evaluation.models.folded import FoldedUsers
 from evaluation.requests import Feedback, Request
@@ -45,6 +45,8 @@ class Ranker:
         self._appeal_as_of = -APPEAL_MS
         self._catalogue: Catalogue | None = None
         self._as_of = 0
+        self._counted: Indices = np.full(1024, -1, np.intp)
+        """Where ``self._popularity`` counts the article of each of the table's rows, -1: nowhere."""
 
     def scores(self, request: Request) -> Floats:
         reader, catalogue = self._now(request)
@@ -83,6 +85,10 @@ class Ranker:
     def _count(self, fold: Fold) -> None:
         for key, stats in fold.stats.items():
             self._popularity.put(0, key, stats)
+        rows = self._users.table.rows
+        known = [key for key in fold.stats if key in rows]
+        self._counted = grown(self._counted, len(self._users.table.ids), -1)
+        self._counted[[rows[key] for key in known]] = self._popularity.rows(known)
         for key, sums in fold.co_reads.items():
             record = None if sums is None else sums.to_co_reads(CO_READS_HALF_LIFE_MS)
             self._co_reads.put(0, hash64(key), record)
@@ -90,7 +96,8 @@ class Ranker:
     def _refresh(self, now_ms: int) -> None:
         table, size = self._users.table, len(self._users.table.ids)
         vectors, published_at = table.vectors[:size], table.published_at[:size]
-        impressions, clicks = self._popularity.counts(table.ids, now_ms)
+        self._counted = grown(self._counted, size, -1)
+        impressions, clicks = self._popularity.counts_in(self._counted[:size], now_ms)
         rate = base_rate(impressions, clicks)
         if now_ms - self._appeal_as_of >= APPEAL_MS:
             self._appeal, self._appeal_as_of = fit_appeal(vectors, impressions, clicks, rate, self._appeal), now_ms
