@@ -48,8 +48,9 @@ def open_partitions(admin: AdminClient, topic: str) -> list[int]:
     """
     partitions = admin.list_topics(topic, timeout=_ASKING_SECONDS).topics[topic].partitions
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    ends = end_offsets(admin, topic, partitions)  # first, or what others write meanwhile would look like an open one
     stable = _list_offsets(admin, topic, partitions, latest, IsolationLevel.READ_COMMITTED)
-    return [partition for partition, end in end_offsets(admin, topic, partitions).items() if stable[partition] < end]
+    return [partition for partition, end in ends.items() if stable[partition] < end]
 
 
 def _list_offsets(
