@@ -88,11 +88,13 @@ def run_users(context: typer.Context, port: Port = None, slot: Slot = None) -> N
 def run_ranker(context: typer.Context, port: Port = None, slot: Slot = None) -> None:
     """Publish fresh lists."""
     from consumers import ranker
+    from consumers.ranker_formula import formula_of
 
     settings = settings_of(context, port=port, slot=slot)
+    formula = formula_of(settings)
     topics, model, stop = _start(settings)
     with _service("ranker", settings, topics) as health:
-        ranker.run(settings, topics, model, stop, health)
+        ranker.run(settings, topics, model, stop, health, formula)
 
 
 @app.command("feed")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from commands.display import Display
 from commands.train_encoder import encoder
+from commands.train_ranker import ranker
 from commands.wiring import settings_of
 from export.interest.run import EPOCHS, MODELS, check_out, train_interest
 from export.tracking import Tracking
@@ -92,3 +93,4 @@ def _clicks(folder: Path, display: Display) -> ReadingLog:
 for _name, _help in MODELS.items():
     app.command(_name, help=f"Interest model: {_help}.")(_command(_name))
 app.command("encoder")(encoder)
+app.command("ranker")(ranker)

@@ -13,6 +13,7 @@ import numpy as np
 from consumers.article_view import ArticleView
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_counts import GroupCounts, take_co_reads, take_stats
+from consumers.ranker_formula import formula_of
 from contract.errors import StoppressError
 from contract.messages import POPULAR, POPULAR_IN, RELATED_TO, List, decode
 from contract.murmur2 import partition_of
@@ -20,12 +21,12 @@ from contract.records import decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
-from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES, STATS_HALF_LIFE_MS
 from encoders.interest import InterestModel, long_and_short
 from ranking.candidates import SOURCES
 from ranking.catalogue import AUTO, PINNED, Catalogue
 from ranking.co_reading import CoReading
-from ranking.features import PARTS, Weights, click_probability
+from ranking.features import PARTS, click_probability
 from ranking.popularity import Popularity
 from ranking.ranking import Formula, rank_traced
 from ranking.readers import Past, Readers
@@ -146,12 +147,12 @@ def _user(
         long_and_short(model.query(user.vector[None])), [Past.of(user.windows)],
         seeds=np.array([seed], np.uint64), personal=np.array([not held_out]),
     )  # fmt: skip
-    return _Subject(reader, fresh.catalogue, _formula(settings, fresh), user.folded, held_out)
+    return _Subject(reader, fresh.catalogue, formula_of(settings), user.folded, held_out)
 
 
 def _reserved(settings: Settings, topics: Topics, dims: int, key: str, now_ms: int) -> _Subject:
     fresh = _fresh_articles(settings, topics, dims, now_ms)
-    catalogue, formula = fresh.catalogue, _formula(settings, fresh)
+    catalogue, formula = fresh.catalogue, formula_of(settings)
     if key == POPULAR:
         return _Subject(nobody(catalogue), catalogue, formula)
     if key.startswith(POPULAR_IN):
@@ -169,12 +170,8 @@ def _reserved(settings: Settings, topics: Topics, dims: int, key: str, now_ms: i
     )
 
 
-def _formula(settings: Settings, fresh: FreshArticles) -> Formula:
-    return Formula(Weights(boost=settings.boost), fresh.rules)
-
-
 def _fresh_articles(settings: Settings, topics: Topics, dims: int, now_ms: int) -> FreshArticles:
-    popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
+    popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES)
     co_reads = CoReading(CO_READS_HALF_LIFE_MS)
     groups = GroupCounts(settings.partitions, STATS_HALF_LIFE_MS)
     take_stats(popularity, groups, read_to_end(settings, topics.article_stats, name=NAME))

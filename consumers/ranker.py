@@ -19,10 +19,11 @@ from contract.errors import TransactionFailed
 from contract.messages import POPULAR_IN, RELATED_TO, encode
 from contract.settings import Settings
 from contract.topics import Topics
-from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES, STATS_HALF_LIFE_MS
 from encoders.interest import InterestModel
 from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
+from ranking.ranking import Formula
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
 from streams.table import TableReader
@@ -53,8 +54,14 @@ PUT_OFF_SECONDS = Gauge(
 )
 
 
-def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, health: HealthServer) -> None:
-    """Rank until a stop is requested. Blocks; raises :class:`contract.errors.Fenced`."""
+def run(
+    settings: Settings, topics: Topics, model: InterestModel, stop: Stop, health: HealthServer,
+    formula: Formula | None = None,
+) -> None:  # fmt: skip
+    """Rank by ``formula``, that of the settings where none is given, until a stop is requested.
+
+    Blocks; raises :class:`contract.errors.Fenced`.
+    """
     identity = Identity.of(settings, NAME, topics.generation)
     pulse = Pulse(stop, health)
     with suppress(Stopped), ExitStack() as stack:
@@ -62,9 +69,10 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
         articles = stack.enter_context(closing(view))
         stats = stack.enter_context(closing(TableReader(settings, topics.article_stats, name=f"{NAME}.stats")))
         next_reads = stack.enter_context(closing(TableReader(settings, topics.co_reads, name=f"{NAME}.co-reads")))
-        popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS)
+        popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES)
         co_reads = CoReading(CO_READS_HALF_LIFE_MS)
-        lists = RankerLists(settings, topics, model, FreshArticles(settings, articles.table, popularity, co_reads))
+        fresh = FreshArticles(settings, articles.table, popularity, co_reads)
+        lists = RankerLists(settings, topics, model, fresh, formula)
         restored = articles.catch_up(pulse)
         groups = GroupCounts(settings.partitions, STATS_HALF_LIFE_MS)
         take_stats(popularity, groups, stats.catch_up(pulse=pulse))

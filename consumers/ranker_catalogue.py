@@ -142,15 +142,14 @@ class FreshArticles:
     def _count(self, now_ms: int) -> None:
         """Find anew how articles are clicked and, every five seconds, what their texts promise."""
         c = self.catalogue
-        impressions, clicks = self._popularity.counts_in(self._counts_of(c.ids), now_ms)
+        counts = self._popularity.all_counts_in(self._counts_of(c.ids), now_ms)
+        impressions, clicks = counts[0]
         rate = base_rate(impressions, clicks)
         if now_ms >= self._appeal_at:
             self._appeal_at = now_ms + APPEAL_MS
             self._appeal = fit_appeal(c.vectors, impressions, clicks, rate, self._appeal)
         appeal = appeal_of(c.vectors, self._appeal)
-        self.catalogue = c.with_popularity(
-            popularity(impressions, clicks, rate, appeal), appeal, impressions.astype(np.float32), rate
-        )
+        self.catalogue = c.with_popularity(popularity(impressions, clicks, rate, appeal), appeal, counts, rate)
 
     def _counts_of(self, article_ids: Sequence[str]) -> NDArray[np.intp]:
         as_of = self._popularity.version, self._articles_taken

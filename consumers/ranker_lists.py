@@ -16,6 +16,7 @@ from consumers.article_view import ArticleChange
 from consumers.mending import mending_of_user
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_counts import HOLDOUT, POPULAR_LIST
+from consumers.ranker_formula import formula_of
 from consumers.ranker_pending import Pending
 from consumers.ranker_publication import ListWriter, Publication
 from consumers.ranker_quality import EVERY_MS, SAMPLE_USERS, ListQuality, list_quality
@@ -28,7 +29,6 @@ from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.interest import InterestModel, long_and_short
-from ranking.features import Weights
 from ranking.ranking import Formula, concerned, rank
 from ranking.reader_table import NEVER, OTHER, ReaderTable
 from ranking.readers import Past
@@ -56,7 +56,7 @@ class RankerLists:
         self._topics = topics
         self._model = model
         self._fresh = fresh
-        self._formula = formula or Formula(Weights(boost=settings.boost), fresh.rules)
+        self._formula = formula or formula_of(settings)
         self._readers = ReaderTable(model.dims, settings.list_length)
         self._owned: set[int] = set()
         self._pending = Pending()

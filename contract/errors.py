@@ -7,7 +7,8 @@
     │   ├── TopicsDiffer        a topic is missing or has another partition count
     │   ├── PortInUse           the address to listen on is taken
     │   ├── EncoderUnusable     no encoder at the path, or its files do not match their manifest
-    │   └── InterestModelUnusable  no interest model at the path, not its files, or trained for another encoder
+    │   ├── InterestModelUnusable  no interest model at the path, not its files, or trained for another encoder
+    │   └── ClickModelUnusable  no click model at the path, not its files, or of other features than the ranker's
     ├── BadRecord               a record that cannot be used: becomes a dead letter
     ├── UnreadableState         a state record that cannot be read
     │   └── NewerState          a newer version wrote it
@@ -54,6 +55,10 @@ class EncoderUnusable(SetupError):
 
 class InterestModelUnusable(SetupError):
     """There is no interest model at the path, its files are not its manifest's, or it is for other vectors."""
+
+
+class ClickModelUnusable(SetupError):
+    """There is no click model at the path, its files are not its manifest's, or it knows other features."""
 
 
 class BadRecord(StoppressError):

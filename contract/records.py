@@ -167,7 +167,8 @@ class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Impressions and clicks of one article or source in one partition, decayed to event time ``at``.
 
     ``positions`` (by the first position of each bucket) and ``reasons`` hold impressions and clicks of those
-    whose position and reason were told.
+    whose position and reason were told. ``lately`` holds all, by the half-life in minutes with which they decay to
+    ``at``: what is newer than ``at`` weighs more than 1.
     """
 
     at: int
@@ -176,6 +177,7 @@ class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     version: int = VERSION
     positions: dict[int, tuple[float, float]] = {}
     reasons: dict[str, tuple[float, float]] = {}
+    lately: dict[int, tuple[float, float]] = {}
 
 
 class CoReads(msgspec.Struct, frozen=True, omit_defaults=True):

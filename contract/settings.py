@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     tracking_uri: str = Field(
         "", description="where trainings are recorded in MLflow; empty: where MLFLOW_TRACKING_URI says, or nowhere"
     )
+    ranker_model: str = Field("", description="the folder of a trained click model; empty: the hand-made formula")
 
     batch_events: int = Field(5000, ge=1, le=100_000, description="records in one transaction at most")
     batch_wait_ms: int = Field(20, ge=1, le=10_000, description="how long a transaction waits to fill")

@@ -19,6 +19,8 @@ DWELL_WEIGHT = 0.5
 ASKS_FOR_NO_RANKING = frozenset({"impression", "dwell"})
 
 STATS_HALF_LIFE_MS = 6 * HOUR_MS
+# Whole parts of it, so that what is decayed by the one is decayed by the others without a remainder.
+SHORT_HALF_LIVES_MINUTES = (60, 15)
 AFFINITY_HALF_LIFE_MS = 30 * 24 * HOUR_MS
 # A news article is read next for minutes, not days.
 CO_READS_HALF_LIFE_MS = 18 * 60_000

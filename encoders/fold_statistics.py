@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 from contract.records import RECENT, SOURCE_PREFIX, ArticleStats, PartitionTotals
 from encoders.articles import ArticleTable
 from encoders.decayed import DecayedSums
-from encoders.fold_rules import CO_READS_BACK, CO_READS_HALF_LIFE_MS, CO_READS_WITHIN_MS, STATS_HALF_LIFE_MS
+from encoders.fold_rules import (
+    CO_READS_BACK,
+    CO_READS_HALF_LIFE_MS,
+    CO_READS_WITHIN_MS,
+    SHORT_HALF_LIVES_MINUTES,
+    STATS_HALF_LIFE_MS,
+)
 from encoders.user_state import PartitionState
+from encoders.windows import MINUTE_MS
 
 POSITIONS = (0, 1, 2, 3, 5, 10, 20)
 NAMES = 32
@@ -92,15 +99,16 @@ class Statistics:
         rows, ats, numbers = (np.frombuffer(part, np.int64) for part in (self._rows, self._ats, self._numbers))
         ways = list(self._ways)
         staged = {}
-        for row, epoch, sums in _sums_by(rows, ats, numbers, len(ways)):
+        clicks = np.array([way.kind == "click" for way in ways])
+        for row, epoch, sums, lately in _sums_by(rows, ats, numbers, clicks):
             key = self._articles.ids[row]
-            staged[key] = _added(self._current.stats.get(key), epoch, sums, ways)
+            staged[key] = _added(self._current.stats.get(key), epoch, sums, lately, ways)
         sources = list(dict.fromkeys(way.source for way in ways if way.source))
         source_of = np.array([sources.index(way.source) if way.source else -1 for way in ways])[numbers]
         told = source_of >= 0
-        for source, epoch, sums in _sums_by(source_of[told], ats[told], numbers[told], len(ways)):
+        for source, epoch, sums, lately in _sums_by(source_of[told], ats[told], numbers[told], clicks):
             key = SOURCE_PREFIX + sources[source]
-            staged[key] = _added(self._current.stats.get(key), epoch, sums, ways)
+            staged[key] = _added(self._current.stats.get(key), epoch, sums, lately, ways)
         return staged
 
     def _sums_of(self, article_id: str) -> DecayedSums:
@@ -128,24 +136,32 @@ def _known(names: tuple[str, ...], name: str) -> tuple[tuple[str, ...], str]:
 
 
 def _sums_by(
-    keys: NDArray[np.int64], ats: NDArray[np.int64], ways: NDArray[np.int64], way_count: int
-) -> Iterator[tuple[int, int, Sequence[tuple[int, float]]]]:
-    """Yield each key, the half-life its newest count lies in, and by way the sum as of that one's beginning."""
+    keys: NDArray[np.int64], ats: NDArray[np.int64], ways: NDArray[np.int64], clicks: NDArray[np.bool_]
+) -> Iterator[tuple[int, int, Sequence[tuple[int, float]], list[list[float]]]]:
+    """Yield each key, the half-life its newest count lies in, and sums as of that one's beginning: by way, and of
+    impressions and clicks by short half-life. ``clicks`` says of each way whether it is one.
+    """
+    way_count = len(clicks)
     distinct, places = np.unique(keys, return_inverse=True)
     epochs = ats // STATS_HALF_LIFE_MS
     newest = np.full(len(distinct), np.iinfo(np.int64).min)
     np.maximum.at(newest, places, epochs)
-    counts = np.exp2((ats - newest[places] * STATS_HALF_LIFE_MS) / STATS_HALF_LIFE_MS)
+    since = ats - newest[places] * STATS_HALF_LIFE_MS
+    counts = np.exp2(since / STATS_HALF_LIFE_MS)
+    columns, size = places * 2 + clicks[ways], 2 * len(distinct)
+    short = (np.exp2(since / (minutes * MINUTE_MS)) for minutes in SHORT_HALF_LIVES_MINUTES)
+    lately = np.stack([np.bincount(columns, weights, size).reshape(-1, 2) for weights in short], axis=1).tolist()
     pairs, pair_of = np.unique(places * way_count + ways, return_inverse=True)
     sums = np.bincount(pair_of, counts, len(pairs)).tolist()
     found = zip(*(part.tolist() for part in np.divmod(pairs, way_count)), sums, strict=True)
     for place, group in groupby(found, key=lambda pair: pair[0]):
-        yield int(distinct[place]), int(newest[place]), [(way, total) for _, way, total in group]
+        yield int(distinct[place]), int(newest[place]), [(way, total) for _, way, total in group], lately[place]
 
 
 def _added(
-    before: ArticleStats | None, epoch: int, sums: Sequence[tuple[int, float]], ways: Sequence[Way]
-) -> ArticleStats:
+    before: ArticleStats | None, epoch: int, sums: Sequence[tuple[int, float]], lately: Sequence[Sequence[float]],
+    ways: Sequence[Way],
+) -> ArticleStats:  # fmt: skip
     at = epoch * STATS_HALF_LIFE_MS
     before = before or ArticleStats(at, 0.0, 0.0)
     newest = max(at, before.at)
@@ -161,8 +177,13 @@ def _added(
             positions.setdefault(way.position, [0.0, 0.0])[column] += count
         if way.reason:
             reasons.setdefault(way.reason, [0.0, 0.0])[column] += count
+    short = {}
+    for minutes, new in zip(SHORT_HALF_LIVES_MINUTES, lately, strict=True):
+        old = before.lately.get(minutes, (0.0, 0.0))
+        kept, added = (2.0 ** ((then - newest) / (minutes * MINUTE_MS)) for then in (before.at, at))
+        short[minutes] = (old[0] * kept + new[0] * added, old[1] * kept + new[1] * added)
     return ArticleStats(
         at=newest, impressions=total[0], clicks=total[1],
         positions={p: (i, c) for p, (i, c) in positions.items()},
-        reasons={r: (i, c) for r, (i, c) in reasons.items()},
+        reasons={r: (i, c) for r, (i, c) in reasons.items()}, lately=short,
     )  # fmt: skip

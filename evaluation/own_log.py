@@ -55,7 +55,9 @@ def logged(
             candidates = np.fromiter(label, np.intp, len(label))[order]
             labels = np.fromiter(label.values(), np.bool_, len(label))[order]
             articles.note_seen(candidates, at)
-            request = Request(at, user, -1, history, candidates, first, one.group)
+            told = {articles.index(item.article_id): item.position for item in one.items}
+            positions = np.array([-1 if told[a] is None else told[a] for a in candidates.tolist()], np.int64)
+            request = Request(at, user, -1, history, candidates, first, one.group, positions)
             moment.feedback.append(Feedback(request, candidates, labels, one.elsewhere))
             if one.elsewhere:
                 continue

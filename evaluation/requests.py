@@ -20,6 +20,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     ``candidates`` [n], no two alike, in an order that says nothing; ``history`` what was read before, oldest first: by
     the user, or where ``session`` is not -1 in this session. ``first``: nothing was asked or learned of this user (or
     session) before, so nobody knows the history yet. ``group``: of users, as the data names it, if it does.
+    ``positions`` [n]: where the candidates stood in the list that was shown (-1: not told), where there was one.
     """
 
     at: int
@@ -29,6 +30,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     candidates: Indices
     first: bool
     group: str = ""
+    positions: NDArray[np.int64] | None = None
 
 
 class Draw(msgspec.Struct, frozen=True, gc=False):

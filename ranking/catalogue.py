@@ -44,7 +44,8 @@ class Facts:
     ``listed``: whether it may be in a list now. ``category`` and ``source`` are 64-bit hashes (0: none),
     ``language`` a number for each (0: not told) as in ``languages``, ``placement`` one of :data:`PLACEMENTS`.
     ``popularity`` is how much better than its text promised it is clicked, ``appeal`` what the text promises, both as
-    log-odds against the average article; ``impressions`` are decayed.
+    log-odds against the average article; ``impressions`` are decayed. ``counts`` [h, 2, n] are decayed impressions and
+    clicks by half-life, the long one first (:meth:`ranking.popularity.Popularity.all_counts_in`).
     """
 
     listed: NDArray[np.bool_] | None = None
@@ -55,6 +56,7 @@ class Facts:
     popularity: Floats | None = None
     appeal: Floats | None = None
     impressions: Floats | None = None
+    counts: NDArray[np.float64] | None = None
     base_rate: float = 0.04
     languages: Mapping[str, int] = field(default_factory=dict)
     labels: LabelIndex = field(default_factory=LabelIndex)
@@ -90,6 +92,7 @@ class Catalogue:
         self.popularity: Floats = _or(facts.popularity, n, 0, np.float32)
         self.appeal: Floats = _or(facts.appeal, n, 0, np.float32)
         self.impressions: Floats = _or(facts.impressions, n, 0, np.float32)
+        self.counts = np.zeros((1, 2, n)) if facts.counts is None else facts.counts
         self.base_rate = facts.base_rate
         self.languages = facts.languages
         self.labels = facts.labels
@@ -102,10 +105,13 @@ class Catalogue:
         """How many articles may be listed."""
         return len(self.open)
 
-    def with_popularity(self, popularity: Floats, appeal: Floats, impressions: Floats, base_rate: float) -> Catalogue:
+    def with_popularity(
+        self, popularity: Floats, appeal: Floats, counts: NDArray[np.float64], base_rate: float
+    ) -> Catalogue:
         """Return the same articles as others have clicked them meanwhile."""
         other = copy.copy(self)
-        other.popularity, other.appeal, other.impressions = popularity, appeal, impressions
+        other.popularity, other.appeal = popularity, appeal
+        other.counts, other.impressions = counts, counts[0, 0].astype(np.float32)
         other.base_rate = base_rate
         other.__dict__.pop("fronts", None)
         return other

@@ -26,17 +26,19 @@ Doubles = NDArray[np.float64]
 class Popularity:
     """Decayed impressions and clicks by article and partition.
 
-    Counts decay with ``half_life_ms`` between the time they are given for and the time asked for.
+    Counts decay with ``half_life_ms`` between the time they are given for and the time asked for; those kept beside
+    them with each of ``short_minutes``.
     """
 
-    def __init__(self, partitions: int, half_life_ms: float) -> None:
-        self._half_life_ms = half_life_ms
+    def __init__(self, partitions: int, half_life_ms: float, short_minutes: Sequence[int] = ()) -> None:
+        self._short_minutes = tuple(short_minutes)
+        self._half_lives_ms = np.array([half_life_ms, *(60_000 * minutes for minutes in short_minutes)], np.float64)
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
         self.version = 0
         """Rises whenever :meth:`rows` may answer otherwise than before."""
         self._at: NDArray[np.int64] = np.zeros((256, partitions), np.int64)
-        self._counts: Doubles = np.zeros((256, partitions, 2), np.float64)
+        self._counts: Doubles = np.zeros((256, partitions, len(self._half_lives_ms), 2), np.float64)
 
     def put(self, partition: int, article_id: str, stats: ArticleStats | None) -> None:
         """Replace what one partition counted for an article; None takes it away."""
@@ -56,18 +58,27 @@ class Popularity:
             self._rows[article_id] = row
             self.version += 1
         self._at[row, partition] = stats.at
-        counts = stats.impressions, stats.clicks
-        self._counts[row, partition] = [count if math.isfinite(count) else 0.0 for count in counts]
+        counts = [stats.impressions, stats.clicks]
+        for minutes in self._short_minutes:
+            counts += stats.lately.get(minutes, (0.0, 0.0))
+        finite = [count if math.isfinite(count) else 0.0 for count in counts]
+        self._counts[row, partition] = np.reshape(finite, (-1, 2))
 
     def rows(self, article_ids: Sequence[str]) -> NDArray[np.intp]:
         """Return where each article is counted, [n], for :meth:`counts_in`; -1 where it is not."""
         return np.fromiter((self._rows.get(article_id, -1) for article_id in article_ids), np.intp, len(article_ids))
 
+    def all_counts_in(self, rows: NDArray[np.intp], now_ms: int) -> Doubles:
+        """Return what :meth:`counts_in` does by half-life, [1 + the short ones, 2, n]."""
+        since = np.minimum(self._at[rows] - now_ms, 0)
+        kept = np.exp2(since[:, :, None] / self._half_lives_ms)
+        counted: Doubles = np.einsum("nph,nphc->hcn", kept, self._counts[rows])
+        return np.maximum(counted * (rows >= 0), 0)
+
     def counts_in(self, rows: NDArray[np.intp], now_ms: int) -> Doubles:
         """Return decayed impressions and clicks, [2, n], of ``rows`` [n]; 0 where nothing is known."""
-        kept = np.exp2(np.minimum(self._at[rows] - now_ms, 0) / self._half_life_ms)
-        counted: Doubles = np.einsum("np,npc->cn", kept, self._counts[rows])
-        return np.maximum(counted * (rows >= 0), 0)
+        counted: Doubles = self.all_counts_in(rows, now_ms)[0]
+        return counted
 
     def counts(self, article_ids: Sequence[str], now_ms: int) -> Doubles:
         """Return decayed impressions and clicks of each article, [2, n]; 0 where nothing is known."""

@@ -36,6 +36,7 @@ from ranking.features import (
     shown_counts,
 )
 from ranking.readers import Readers
+from ranking.reranker import ClickModel, as_by_hand, model_scores
 from ranking.rules import FREE, Chosen, Rules, bars, choose
 
 CHUNK_USERS = 64
@@ -49,11 +50,12 @@ WHATEVER_THE_SCORE = np.float32(1e4)
 
 @dataclass(frozen=True)
 class Formula:
-    """All that a ranking goes by."""
+    """All that a ranking goes by. Where there is a ``model``, its scores take the place of the sum of the parts."""
 
     weights: Weights = field(default_factory=Weights)
     rules: Rules = field(default_factory=Rules)
     amounts: Amounts = field(default_factory=Amounts)
+    model: ClickModel | None = None
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,18 @@ def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms
         readers, catalogue, found.places, weights, now_ms, interests=interests, co_reads=co_reads, shown=shown,
         likings=likings,
     )  # fmt: skip
-    scores = np.where(found.places >= 0, parts.sum(axis=0), np.float32(-np.inf))
+    by_hand = np.where(found.places >= 0, parts.sum(axis=0), np.float32(-np.inf))
+    scores = standing = by_hand
+    if formula.model is not None:
+        modelled = model_scores(formula.model, readers, catalogue, found.places, parts, now_ms)
+        scores = np.where(found.places >= 0, modelled, np.float32(-np.inf))
     chosen = choose(readers, catalogue, found.places, scores, rules, now_ms)
-    trigger, entry = _entry(readers, interests, parts, scores, chosen.least)
-    return _ranked(chosen, found, scores, parts, trigger, entry, likings), Trace(barred, found, parts, chosen)
+    least = chosen.least
+    if formula.model is not None:  # publications are held against what a product with a vector can tell
+        standing, least = as_by_hand(scores, by_hand, scores), as_by_hand(scores, by_hand, least[:, None])[:, 0]
+    trigger, entry = _entry(readers, interests, parts, by_hand, least)
+    ranked = _ranked(chosen, found, scores, parts, trigger, entry, likings, standing, least)
+    return ranked, Trace(barred, found, parts, chosen)
 
 
 def concerned(
@@ -223,8 +233,10 @@ def _entry(
 
 
 def _ranked(
-    chosen: Chosen, found: Candidates, scores: Floats, parts: Floats, trigger: Floats, entry: Floats, likings: Floats
-) -> Ranked:
+    chosen: Chosen, found: Candidates, scores: Floats, parts: Floats, trigger: Floats, entry: Floats, likings: Floats,
+    standing: Floats, least: Floats,
+) -> Ranked:  # fmt: skip
+    """``standing`` [u, c] and ``least`` [u] are the scores and the least to be listed in the units of ``entry``."""
     columns = chosen.columns
     users = np.arange(len(columns))[:, None]
     there = columns >= 0
@@ -242,8 +254,9 @@ def _ranked(
     liked = listed[:, :, PARTS.index("popularity")] + listed[:, :, PARTS.index("appeal")] > 0
     sources = np.where((sources == SIMILAR) & ~near, np.where(liked, POPULAR, NEWEST), sources).astype(np.int8)
     scored = np.where(there, scores[users, columns], np.float32(-np.inf))
-    full = np.isfinite(chosen.least)
-    above = np.subtract(entry, chosen.least, out=np.zeros_like(entry), where=full)
+    full = np.isfinite(least)
+    above = np.subtract(entry, least, out=np.zeros_like(entry), where=full)
+    stands = np.where(there, standing[users, columns], np.float32(-np.inf))
     return Ranked(
         places=np.where(there, found.places[users, columns], -1),
         scores=scored,
@@ -253,5 +266,5 @@ def _ranked(
         trigger=trigger,
         entry=entry,
         likings=likings,
-        entries=scored + above[:, None],
+        entries=stands + above[:, None],
     )

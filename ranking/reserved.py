@@ -41,6 +41,7 @@ def of_category(catalogue: Catalogue, category: int) -> Catalogue:
         popularity=catalogue.popularity[at],
         appeal=catalogue.appeal[at],
         impressions=catalogue.impressions[at],
+        counts=catalogue.counts[:, :, at],
         base_rate=catalogue.base_rate,
         moments=catalogue.moments,
     )

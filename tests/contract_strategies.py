@@ -198,6 +198,7 @@ stats = st.builds(
     ArticleStats, at=times, impressions=st.floats(0, 1e9), clicks=st.floats(0, 1e9),
     positions=st.dictionaries(st.integers(0, 20), counts, max_size=3),
     reasons=st.dictionaries(texts, counts, max_size=3),
+    lately=st.dictionaries(st.sampled_from([15, 60]), counts),
 )  # fmt: skip
 co_reads = st.builds(
     lambda at, sums: CoReads(

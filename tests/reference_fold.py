@@ -313,7 +313,7 @@ class Reference:
                 self.counted.setdefault(key, []).append((at, kind, bucket, reason))
 
     def stats(self, key: str, without: Collection[int] = ()) -> tuple[int, dict[Any, float]]:
-        """The time they are as of, and decayed sums by kind, (kind, position) and (kind, reason).
+        """The time they are as of, and decayed sums by kind, (kind, position), (kind, reason) and (kind, half-life).
 
         ``without`` leaves some of ``counted`` out of the sums.
         """
@@ -323,6 +323,9 @@ class Reference:
         for at, kind, bucket, reason in (one for number, one in enumerate(counted) if number not in without):
             for what in (kind, (kind, bucket), (kind, reason)):
                 sums[what] = sums.get(what, 0) + 0.5 ** ((as_of - at) / STATS_HALF_LIFE)
+            for minutes in (60, 15):
+                what = kind, f"{minutes} min"
+                sums[what] = sums.get(what, 0) + 0.5 ** ((as_of - at) / (60_000 * minutes))
         return as_of, sums
 
     def wait(self, user: ReferenceUser, wait: Wait) -> None:

@@ -66,10 +66,12 @@ def assert_same_statistics(state: PartitionState, expected: PartitionState) -> N
 
 
 def sums_of(stats: ArticleStats) -> dict[object, float]:
-    """Flat sums by kind, (kind, position) and (kind, reason), those of zero left out."""
+    """Flat sums by kind, (kind, position), (kind, reason) and (kind, half-life), those of zero left out."""
     sums: dict[object, float] = {"impression": stats.impressions, "click": stats.clicks}
     for what, counts in [*stats.positions.items(), *stats.reasons.items()]:
         sums["impression", what], sums["click", what] = counts
+    for minutes, counts in stats.lately.items():
+        sums["impression", f"{minutes} min"], sums["click", f"{minutes} min"] = counts
     return {what: count for what, count in sums.items() if count}
 
 

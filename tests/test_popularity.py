@@ -149,3 +149,14 @@ def test_a_count_that_is_no_number_counts_nothing() -> None:
     popularity = Popularity(1, HALF_LIFE)
     popularity.put(0, "a", ArticleStats(NOW, float("nan"), float("inf")))
     assert popularity.counts(["a"], NOW).tolist() == [[0], [0]]
+
+
+def test_what_is_clicked_now_tells_apart_what_the_long_half_life_does_not() -> None:
+    """Both were clicked as often in all; short counts decay by their own half-lives."""
+    popularity = Popularity(2, HALF_LIFE, (60, 15))
+    popularity.put(0, "now", ArticleStats(NOW - HOUR, 0, 9, lately={60: (0, 8), 15: (0, 16)}))
+    popularity.put(1, "before", ArticleStats(NOW - HOUR, 0, 9, lately={60: (0, 2), 15: (0, 0.5)}))
+    long, hour, quarter = popularity.all_counts_in(popularity.rows(["now", "before"]), NOW)[:, 1]
+    assert long[0] == long[1]
+    assert hour == pytest.approx([4, 1])
+    assert quarter == pytest.approx([1, 0.03125])

@@ -13,6 +13,7 @@ from evaluation.models.blend import Blend, over_maximum
 from evaluation.models.content import Appeal, CategoryRead, MeanOfClicked, NearestClicked
 from evaluation.models.contract import Model
 from evaluation.models.folded import InterestAlone
+from evaluation.models.learned import LearnedRanker
 from evaluation.models.popularity import ClickThroughRate, Popular, Random
 from evaluation.models.reading_order import CoReading, SequentialRules
 from evaluation.models.served import Ranker
@@ -56,6 +57,7 @@ MODELS: dict[Task, dict[str, Make]] = {
         ),
         "decay": lambda a, s, seed: InterestAlone(a, s.model_copy(update={"interest_model": ""})),
         "ranker": lambda a, s, seed: Ranker(a, s),
+        "ranker-learned": LearnedRanker,
     },
     "next click": {
         **_ANY_TASK,
@@ -67,6 +69,7 @@ MODELS: dict[Task, dict[str, Make]] = {
             over_maximum,
         ),
         "ranker": lambda a, s, seed: Ranker(a, s),
+        "ranker-learned": LearnedRanker,
     },
 }
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.settings import Settings
 from encoders.articles import hash64
 from encoders.fold import Fold
-from encoders.fold_rules import CO_READS_HALF_LIFE_MS, STATS_HALF_LIFE_MS
+from encoders.fold_rules import CO_READS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES, STATS_HALF_LIFE_MS
 from encoders.interest import long_and_short
+from encoders.onnx_clicks import OnnxClicks
 from evaluation.articles import Articles, Indices, grown
 from evaluation.models.contract import Floats
 from evaluation.models.folded import FoldedUsers
@@ -21,12 +25,24 @@ from ranking.features import Weights, click_probability, score_parts, shown_coun
 from ranking.popularity import Popularity, base_rate, popularity
 from ranking.ranking import Formula, rank_traced
 from ranking.readers import NO_PAST, Past, Readers
+from ranking.reranker import FEATURES, VERSION, model_scores
 from ranking.rules import FREE, Rules, bars, few_have_seen
 
 STATISTICS_MS = 1000
 """How old click-through rates may be."""
 APPEAL_MS = 600_000
 UNLISTED = 1e-6
+
+
+class Ranking(NamedTuple):
+    """One request as the ranker sees it: who asks, all articles, the candidates' ``places`` among them [1, c] and the
+    parts of their scores [parts, 1, c], and which of them may be listed [c]."""
+
+    reader: Readers
+    catalogue: Catalogue
+    places: NDArray[np.intp]
+    parts: NDArray[np.float32]
+    listed: NDArray[np.bool_]
 
 
 class Ranker:
@@ -38,9 +54,10 @@ class Ranker:
         self._articles = articles
         self._users = FoldedUsers(articles, settings, self._count)
         self._rules = Rules.of(settings)
-        self._popularity = Popularity(1, STATS_HALF_LIFE_MS)
+        self._popularity = Popularity(1, STATS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES)
         self._co_reads = CoReading(CO_READS_HALF_LIFE_MS)
         self._weights = Weights(boost=settings.boost)
+        self._model = OnnxClicks.load(Path(settings.ranker_model), FEATURES, VERSION) if settings.ranker_model else None
         self._appeal: NDArray[np.float64] | None = None
         self._appeal_as_of = -APPEAL_MS
         self._catalogue: Catalogue | None = None
@@ -49,17 +66,28 @@ class Ranker:
         """Where ``self._popularity`` counts the article of each of the table's rows, -1: nowhere."""
 
     def scores(self, request: Request) -> Floats:
+        ranking = self.ranking(request)
+        if self._model is None:
+            found = ranking.parts.sum(axis=0)[0]
+        else:
+            found = model_scores(
+                self._model, ranking.reader, ranking.catalogue, ranking.places, ranking.parts, request.at
+            )[0]
+        return np.where(ranking.listed, click_probability(found, ranking.catalogue), UNLISTED).astype(np.float64)
+
+    def ranking(self, request: Request) -> Ranking:
+        """Fold what happened up to now and work out the parts of the candidates' scores."""
         reader, catalogue = self._now(request)
         places = self._users.rows(request.candidates)
-        found = score_parts(reader, catalogue, places[None], self._weights, request.at).sum(axis=0)[0]
+        parts = score_parts(reader, catalogue, places[None], self._weights, request.at)
         barred = bars(reader, catalogue, shown_counts(reader, catalogue), self._rules)[0]
         listed = (places >= 0) & catalogue.listed[places] & (barred[places] == FREE)
-        return np.where(listed, click_probability(found, catalogue), UNLISTED).astype(np.float64)
+        return Ranking(reader, catalogue, places[None], parts, listed)
 
     def explorable(self, request: Request) -> Indices:
         """Return among which articles the ranker would draw one to be explored; candidates of ``request`` are out."""
         reader, catalogue = self._now(request)
-        _, trace = rank_traced(reader, catalogue, Formula(self._weights, self._rules), request.at)
+        _, trace = rank_traced(reader, catalogue, Formula(self._weights, self._rules, model=self._model), request.at)
         places = trace.candidates.places[0]
         few = places[(places >= 0) & few_have_seen(catalogue, self._rules, request.at)[places]]
         return self._articles.indices([catalogue.ids[place] for place in few.tolist()])
@@ -97,7 +125,8 @@ class Ranker:
         table, size = self._users.table, len(self._users.table.ids)
         vectors, published_at = table.vectors[:size], table.published_at[:size]
         self._counted = grown(self._counted, size, -1)
-        impressions, clicks = self._popularity.counts_in(self._counted[:size], now_ms)
+        counts = self._popularity.all_counts_in(self._counted[:size], now_ms)
+        impressions, clicks = counts[0]
         rate = base_rate(impressions, clicks)
         if now_ms - self._appeal_as_of >= APPEAL_MS:
             self._appeal, self._appeal_as_of = fit_appeal(vectors, impressions, clicks, rate, self._appeal), now_ms
@@ -109,6 +138,7 @@ class Ranker:
             popularity=popularity(impressions, clicks, rate, appeal),
             appeal=appeal,
             impressions=impressions.astype(np.float32),
+            counts=counts,
             base_rate=rate,
             co_reads=self._co_reads,
         )

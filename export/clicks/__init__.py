@@ -1,0 +1,1 @@
+"""The click model of the ranker: a log of requests in, a folder out that the ranker serves."""
