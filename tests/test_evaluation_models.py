@@ -161,7 +161,7 @@ def test_a_trained_model_is_a_row_by_its_own_name_beside_decay(tmp_path: Path) -
         InterestManifest(model="gru", dims=DIMS, state_size=40, queries=1, files=files, packages={}),
     )
     settings = load([f"interest_model={tmp_path}"], environ={})
-    assert list(models_of("impressions", settings))[-3:] == ["decay", "gru", "ranker"]
+    assert list(models_of("impressions", settings))[-4:] == ["decay", "gru", "ranker", "ranker-learned"]
     check_names("impressions", ["gru"], settings)
     with pytest.raises(SettingsError, match="no model 'gru' for the task impressions"):
         check_names("impressions", ["gru"], load(environ={}))

@@ -82,8 +82,8 @@ def models_of(task: Task, settings: Settings) -> dict[str, Make]:
     models = dict(MODELS[task])
     if settings.interest_model and "decay" in models:
         name = read_interest_manifest(Path(settings.interest_model)).model
-        ranker = models.pop("ranker")
-        models |= {name: lambda a, s, seed: InterestAlone(a, s), "ranker": ranker}
+        last = {ranker: models.pop(ranker) for ranker in ("ranker", "ranker-learned")}
+        models |= {name: lambda a, s, seed: InterestAlone(a, s), **last}
     return models
 
 
