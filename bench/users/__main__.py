@@ -1,4 +1,4 @@
-"""``python -m bench.users``: rates, restores, latencies and growth, one after the other on one broker.
+"""``python -m bench.users``: rates, restores, latencies and growth, one after the other on one broker, and a profile.
 
 ``--events 300000`` for a quick look; ``--only restore,latency`` for some groups.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import pstats
 import shutil
 import tempfile
 import time
@@ -16,7 +17,8 @@ from pathlib import Path
 from bench.report import Row, write
 from bench.users import contenders, measure
 from bench.users.contenders import Run
-from bench.users.input import create_topic, places, reference_of, send
+from bench.users.full_record import worst_error_of_full
+from bench.users.input import create_topic, places, read_changelog, reference_of, send
 from bench.users.reduced import Events, make_events, uniform_events, write_articles
 from streams.local_broker import LocalBroker
 
@@ -25,13 +27,16 @@ RESTORED_USERS = 1_000_000
 LATENCY_EVENTS_PER_SECOND = 2000
 GROWTH_USERS = (10_000, 100_000, 1_000_000)
 GROWTH_EVENTS = 1_000_000
+GROWTH_BATCH = 500
+PROFILED_EVENTS = 500_000
+PROFILED_FUNCTIONS = 12
 SLOW_EVENTS = 100_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=3_000_000)
-    parser.add_argument("--only", default="rate,restore,latency,growth")
+    parser.add_argument("--only", default="rate,restore,latency,growth,profile")
     options = parser.parse_args()
     groups = options.only.split(",")
     rows: list[Row] = []
@@ -45,12 +50,14 @@ def main() -> None:
                 ("restore", _restores),
                 ("latency", _latencies),
                 ("growth", _growth),
+                ("profile", _profiles),
             ):
                 if name in groups:
                     for row in rows_of(run, options.events):
                         rows.append(row)
                         print(f"{row.group}: {row.name}: {row.value:,g} {row.unit} {row.detail}", flush=True)
-    write("users", rows)
+    if rows:
+        write("users", rows)
 
 
 def _rates(run: Run, count: int) -> Iterator[Row]:
@@ -69,7 +76,10 @@ def _rates(run: Run, count: int) -> Iterator[Row]:
         yield measure.rate(contender, run, count, checked)
         shutil.rmtree(run.folder / "state", ignore_errors=True)
     full = contenders.full_record(run, events)
-    yield measure.rate(full, replace(run, source=full.source), count, None)
+    row = measure.rate(full, replace(run, source=full.source), count, None)
+    states, row.detail["changelog records"] = read_changelog(run.bootstrap, full.changelog)
+    row.detail["worst error"] = f"{worst_error_of_full(events, articles, states, full.model):.0e}"
+    yield row
     few = Events(events.user[:SLOW_EVENTS], events.article[:SLOW_EVENTS], events.at[:SLOW_EVENTS])
     slow = replace(run, source="clicks-few")
     _fill(slow, few)
@@ -110,13 +120,31 @@ def _growth(run: Run, _: int) -> Iterator[Row]:
     for users in GROWTH_USERS:
         source = replace(run, source=f"growth-{users}")
         create_topic(run.bootstrap, source.source)
-        contender = contenders.stoppress(source, tag=f"-growth-{users}")
+        contender = contenders.stoppress(source, batch=GROWTH_BATCH, tag=f"-growth-{users}")
         measure.fill_states(run, contender.changelog, users)
         row, sizes[users] = measure.growth(contender, source, uniform_events(GROWTH_EVENTS, users), users)
         yield row
     fewest, most = min(sizes), max(sizes)
     a_user = (sizes[most] - sizes[fewest]) * 2**20 / (most - fewest)
     yield Row(name="stoppress, memory", value=round(a_user), unit="bytes a user", group="growth")
+
+
+def _profiles(run: Run, count: int) -> Iterator[Row]:
+    """Print where the time of our two goes; a run under the profiler is no measurement, so there are no rows."""
+    articles_of = replace(run, source="clicks-profiled")
+    events = make_events(min(count, PROFILED_EVENTS), USERS)
+    write_articles(run.articles)
+    _fill(articles_of, events)
+    full = contenders.full_record(run, events, namespace="profiled.")
+    for contender, source in (
+        (contenders.stoppress(articles_of, tag="-profiled"), articles_of.source),
+        (full, full.source),
+    ):
+        saved = run.folder / f"{contender.group}.profile"
+        measure.rate(contenders.profiled(contender, saved), replace(run, source=source), len(events), None)
+        print(f"profile: {contender.name}, {len(events):,} events", flush=True)
+        pstats.Stats(str(saved)).strip_dirs().sort_stats("tottime").print_stats(PROFILED_FUNCTIONS)
+    yield from ()
 
 
 def _fill(run: Run, events: Events) -> None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +55,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class FullRecord(Contender):
-    """It reads an input of its own."""
+    """It reads an input of its own; ``model`` is what its states are of."""
 
     source: str = ""
+    model: Decay = field(default_factory=lambda: Decay(DIMS, 1.0, 1.0))
 
 
 def stoppress(run: Run, processes: int = 1, *, batch: int = 50_000, wait_ms: int = 20, tag: str = "") -> Contender:
@@ -105,16 +106,24 @@ def _compile(source: Path, classpath: str, target: Path) -> None:
     subprocess.run([compiler, "--release", "17", "-cp", classpath, "-d", str(target), str(source)], check=True)
 
 
+def profiled(contender: Contender, into: Path) -> Contender:
+    """The same under cProfile, which writes what it saw to ``into`` when the process ends."""
+    (command,) = contender.commands
+    python, *rest = command.argv
+    argv = [python, "-m", "cProfile", "-o", str(into), *rest]
+    return replace(contender, commands=[replace(command, argv=argv)])
+
+
 def consume_only(run: Run) -> Contender:
     """Reads everything and does nothing: no contender can be faster by this client."""
     argv = [sys.executable, "-m", "bench.users.consume_only", run.bootstrap, run.source, "bench-consume"]
     return Contender("consume and do nothing", [Command(argv)], "bench-consume", "", creates=True)
 
 
-def full_record(run: Run, events: Events) -> FullRecord:
+def full_record(run: Run, events: Events, namespace: str = "full.") -> FullRecord:
     """The users worker as it runs, on its own topics, which are filled here."""
     settings = load(
-        [f"bootstrap_servers={run.bootstrap}", "namespace=full.", f"partitions={PARTITIONS}",
+        [f"bootstrap_servers={run.bootstrap}", f"namespace={namespace}", f"partitions={PARTITIONS}",
          f"article_partitions={PARTITIONS}", f"encoder={ROOT / 'var' / 'encoder'}", "port=0"],
         environ={},
     )  # fmt: skip
@@ -136,7 +145,7 @@ def full_record(run: Run, events: Events) -> FullRecord:
     group = Identity.of(settings, "users", topics.generation).group
     return FullRecord(
         "stoppress users worker, full record", [command], group, topics.user_vectors, creates=True,
-        source=topics.user_events,
+        source=topics.user_events, model=model,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from bench.users.reduced import Events, Reference, fold_one_by_one, splitmix64
+from bench.users.reduced import HALF_LIFE_MS, Events, Reference, fold_one_by_one, splitmix64
 from contract.murmur2 import partition_of
 from contract.settings import load
 from streams.table import read_to_end
@@ -57,10 +57,10 @@ def places(events: Events) -> tuple[np.ndarray, np.ndarray]:
     return partitions, offsets
 
 
-def reference_of(events: Events, articles: np.ndarray) -> Reference:
+def reference_of(events: Events, articles: np.ndarray, *, half_life_ms: float = HALF_LIFE_MS) -> Reference:
     """Fold the events one by one in float64."""
     partitions, offsets = places(events)
-    return fold_one_by_one(events, splitmix64(partitions, offsets), offsets, articles)
+    return fold_one_by_one(events, splitmix64(partitions, offsets), offsets, articles, half_life_ms)
 
 
 def read_changelog(bootstrap: str, topic: str) -> tuple[dict[bytes, bytes], int]:

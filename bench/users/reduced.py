@@ -92,7 +92,11 @@ class Reference:
 
 
 def fold_one_by_one(
-    events: Events, hashes: NDArray[np.uint64], offsets: NDArray[np.int64], articles: NDArray[np.float32]
+    events: Events,
+    hashes: NDArray[np.uint64],
+    offsets: NDArray[np.int64],
+    articles: NDArray[np.float32],
+    half_life_ms: float = HALF_LIFE_MS,
 ) -> Reference:
     """Fold all events by the formula of bench/fold.md; ``hashes`` and ``offsets`` [n] are of their records."""
     size = int(events.user.max()) + 1
@@ -111,9 +115,9 @@ def fold_one_by_one(
         event = order[active]
         user, time = events.user[event], events.at[event]
         newest = np.where(folded[user] == 0, time, np.maximum(at[user], time))
-        kept = np.where(folded[user] == 0, 0.0, np.exp2((at[user] - newest) / HALF_LIFE_MS))
+        kept = np.where(folded[user] == 0, 0.0, np.exp2((at[user] - newest) / half_life_ms))
         sums[user] = (
-            sums[user] * kept[:, None] + exact[events.article[event]] * np.exp2((time - newest) / HALF_LIFE_MS)[:, None]
+            sums[user] * kept[:, None] + exact[events.article[event]] * np.exp2((time - newest) / half_life_ms)[:, None]
         )
         at[user] = newest
         folded[user] += 1

@@ -139,7 +139,7 @@ def run(source_topic: str, changelog: str, articles_file: Path, most: int, wait_
         group = GroupInput(settings, source_topic, identity, states, name=NAME, changelogs=[changelog], pulse=pulse)
         source = stack.enter_context(closing(group))
         while not stop.requested:
-            records = source.consume(AT_ONCE, wait_seconds)
+            records = source.consume(min(AT_ONCE, most), wait_seconds)
             while AT_ONCE <= len(records) < most and len(more := source.consume(AT_ONCE, 0.0)) > 0:
                 records += more
             if not records:
