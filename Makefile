@@ -14,7 +14,7 @@ UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: help setup encoder broker browser run test test-gpu check format readme lock clean clean-encoder clean-export \
-	bench-encoder bench-users bench-articles bench-ranker chaos
+	bench-encoder bench-users bench-articles bench-ranker bench-feedback chaos
 .DELETE_ON_ERROR:
 
 help:
@@ -88,6 +88,10 @@ bench-users: setup encoder broker .venv-bench-quix/installed .venv-bench-faust/i
 
 bench-articles: setup encoder broker
 	@$(BIN)/python -m bench.articles
+
+# Simulated users before fixed and adapting weights: some minutes. ARGS=5 takes so many seeds.
+bench-feedback: setup
+	@$(BIN)/python -m bench.feedback $(ARGS)
 
 bench-ranker: setup .venv-bench-ranker/installed
 	@$(BIN)/python -m bench.ranker

@@ -13,6 +13,7 @@ from consumers import ranker_quality
 from consumers.article_view import ArticleView
 from consumers.ranker_catalogue import FreshArticles
 from consumers.ranker_counts import GroupCounts, take_co_reads, take_stats
+from consumers.ranker_feedback import FeedbackLoop
 from consumers.ranker_lists import BATCH_USERS, RankerLists
 from consumers.ranker_publication import Publication
 from contract.errors import TransactionFailed
@@ -77,6 +78,7 @@ def run(
         groups = GroupCounts(settings.partitions, STATS_HALF_LIFE_MS)
         take_stats(popularity, groups, stats.catch_up(pulse=pulse))
         take_co_reads(co_reads, next_reads.catch_up(pulse=pulse))
+        feedback = FeedbackLoop(settings, groups.feedback, lists)
         lists.take_articles(restored, _now_ms())
         changelogs = [topics.recommendations]
         group = GroupInput(
@@ -93,6 +95,7 @@ def run(
             now = _now_ms()
             take_stats(popularity, groups, stats.poll(limit=20_000))
             take_co_reads(co_reads, next_reads.poll(limit=20_000))
+            feedback.turn(now)
             lists.take_articles(articles.poll(), now)
             if not source.assigned:
                 continue  # what is revoked may be another's by now

@@ -12,6 +12,7 @@ from contract.records import SOURCE_PREFIX, ArticleStats, decode_co_reads, decod
 from encoders.articles import hash64
 from ranking.candidates import SOURCES
 from ranking.co_reading import CoReading
+from ranking.feedback import Feedback
 from ranking.popularity import Popularity
 from streams.record import Record, text_key
 from streams.worker import Log
@@ -35,12 +36,14 @@ class GroupCounts:
 
     def __init__(self, partitions: int, half_life_ms: float) -> None:
         self._counts = Popularity(partitions, half_life_ms)
+        self.feedback = Feedback(half_life_ms)
         self._sources: dict[str, None] = {}
 
     def put(self, partition: int, source: str, stats: ArticleStats | None) -> None:
         """Replace what one partition counted for a source."""
         self._sources[source] = None
         self._counts.put(partition, source, stats)
+        self.feedback.put(partition, source, stats)
 
     def rates(self, now_ms: int) -> dict[str, tuple[float, float, float]]:
         """Return click-through rate and its 95 % interval by group, where anything was shown."""

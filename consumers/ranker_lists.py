@@ -29,6 +29,7 @@ from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.interest import InterestModel, long_and_short
+from ranking.feedback import Adapted
 from ranking.ranking import Formula, concerned, rank
 from ranking.reader_table import NEVER, OTHER, ReaderTable
 from ranking.readers import Past
@@ -74,6 +75,10 @@ class RankerLists:
     def article_count(self) -> int:
         """How many articles may be listed now."""
         return len(self._fresh.catalogue)
+
+    def adapt(self, adapted: Adapted) -> None:
+        """Rank personal lists by what feedback says, from the next ranking on."""
+        self._formula = self._formula.adapted(adapted, self._settings.exploration)
 
     def put_off(self) -> int:
         """How many users wait for their ranking."""

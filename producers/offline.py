@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.messages import POPULAR, Article, Event, ShownItem
-from contract.records import ArticleMeta, ArticleRecord
+from contract.records import SOURCE_PREFIX, ArticleMeta, ArticleRecord
 from encoders.articles import ArticleTable, hash64
 from encoders.decay import Decay
 from encoders.fold import Fold
@@ -25,11 +25,14 @@ from producers.audience import Audience, Viewed
 from producers.newsroom import Newsroom, rhythm
 from producers.simulated_users import Ints
 from ranking.appeal import appeal_of, fit_appeal
+from ranking.candidates import SOURCES
 from ranking.catalogue import Catalogue, Facts
+from ranking.feedback import UNCHANGED, Feedback
 from ranking.popularity import Popularity, base_rate, popularity
 from ranking.ranking import Formula, rank
 from ranking.reader_table import ReaderTable
 from ranking.readers import Past
+from ranking.reasons import reasons
 from ranking.rules import Rules
 
 HOUR_MS = 3_600_000
@@ -81,7 +84,10 @@ class WordVectors:
 class Site:
     """Events in, lists out: the users worker's fold and the ranker's ranking, in one partition."""
 
-    def __init__(self, users: Sequence[str], length: int, formula: Formula | None = None) -> None:
+    def __init__(
+        self, users: Sequence[str], length: int, formula: Formula | None = None, *, feedback: bool = False
+    ) -> None:
+        """``feedback``: whether the ranking adapts to what is clicked (:mod:`ranking.feedback`)."""
         self._model = Decay(DIMS, LONG_HALF_LIFE_MS, SHORT_HALF_LIFE_MS)
         self._state = PartitionState(0)
         self._articles = ArticleTable(DIMS)
@@ -94,6 +100,10 @@ class Site:
             for user_id in (*users, POPULAR)
         ]
         self._formula = formula or Formula(rules=Rules(length=length, minimum=min(10, length)))
+        self._exploration = self._formula.rules.exploration
+        self._feedback = Feedback(STATS_HALF_LIFE_MS) if feedback else None
+        self.adapted = UNCHANGED
+        self._told: dict[int, tuple[list[str], list[str]]] = {}
         self._users = users
         self._length = length
         self._arrivals: list[Arrival] = []
@@ -110,10 +120,20 @@ class Site:
         for row, user in enumerate(users.tolist()):
             user_id, articles = self._users[user], viewed.lists[row]
             places = np.flatnonzero(viewed.seen[row])
-            shown = [ShownItem(article_id=str(articles[place]), position=int(place)) for place in places]
+            sources, why = self._told[user]
+            shown = [
+                ShownItem(article_id=str(articles[p]), position=p, source=sources[p], reason=why[p])
+                for p in places.tolist()
+            ]
             self._arrive(Event(user_id=user_id, kind="impression", at=now, shown=shown))
-            for place in np.flatnonzero(viewed.clicked[row]):
-                self._arrive(Event(user_id=user_id, kind="click", at=now, article_id=str(articles[place])))
+            for item in shown:
+                if viewed.clicked[row, item.position]:
+                    self._arrive(
+                        Event(
+                            user_id=user_id, kind="click", at=now, article_id=item.article_id, position=item.position,
+                            source=item.source, reason=item.reason,
+                        )
+                    )  # fmt: skip
         for user, article in zip(*(column.tolist() for column in elsewhere), strict=True):
             self._arrive(Event(user_id=self._users[user], kind="click", at=now, article_id=str(article)))
         fold = Fold(self._state, self._articles, self._model, FoldLimits())
@@ -121,8 +141,12 @@ class Site:
         fold.take(self._arrivals)
         fold.finish()
         fold.adopt()
-        for article_id, stats in fold.stats.items():
-            self._popularity.put(0, article_id, stats)
+        for key, stats in fold.stats.items():
+            if key.startswith(SOURCE_PREFIX):
+                if self._feedback is not None:
+                    self._feedback.put(0, key.removeprefix(SOURCE_PREFIX), stats)
+            else:
+                self._popularity.put(0, key, stats)
         records = {user_id: state for user_id, state in fold.users.items() if state is not None}
         self._readers.put(
             [self._readers.add(user_id, 0) for user_id in records],
@@ -147,8 +171,15 @@ class Site:
         )
         catalogue = Catalogue(a.ids, a.vectors[:size], a.hashes[:size], a.published_at[:size], facts)
         readers = self._readers.readers([self._rows[user] for user in (*users.tolist(), -1)])
-        lists = rank(readers, catalogue, self._formula, now).places
-        return lists[:-1], lists[-1]
+        formula = self._formula
+        if self._feedback is not None:
+            self.adapted = self._feedback.look(self._length, now)
+            formula = formula.adapted(self.adapted, self._exploration)
+        ranked = rank(readers, catalogue, formula, now)
+        why = reasons(ranked.parts, ~np.isnan(ranked.propensities), np.zeros(ranked.places.shape, np.bool_))
+        for row, user in enumerate(users.tolist()):
+            self._told[user] = [SOURCES[number] for number in ranked.sources[row].tolist()], why[row]
+        return ranked.places[:-1], ranked.places[-1]
 
     def _arrive(self, event: Event) -> None:
         self._arrivals.append(Arrival(self._offset, event.at, event, b""))
@@ -174,10 +205,10 @@ def simulate_days(
     written_days = ARCHIVE_DAYS + days
     end = START_MS + days * DAY_MS
     written = Newsroom(seed).archive(articles_a_day * written_days, end, hours=24.0 * written_days)
-    vectors = WordVectors(_text(article) for article, _ in written[:articles_a_day])
+    vectors = WordVectors(text_of(article) for article, _ in written[:articles_a_day])
     for article, line in written:
         index = audience.add_article(line, article.published_at)
-        site.publish(index, vectors(_text(article)), article.published_at)
+        site.publish(index, vectors(text_of(article)), article.published_at)
     owed = 0.0
     for now in range(START_MS, end, TICK_MS):
         owed += users * VIEWS_A_DAY * TICK_MS / DAY_MS * rhythm(now)
@@ -194,5 +225,5 @@ def simulate_days(
     return audience
 
 
-def _text(article: Article) -> str:
+def text_of(article: Article) -> str:
     return f"{article.title} {article.abstract} {article.body}"

@@ -63,9 +63,14 @@ def draw(
 def places_to_explore(seeds: Hashes, shares: Floats, length: int, now_ms: int) -> Places:
     """Return the place in each user's list that is given to exploring today, -1 where none is; in the upper half."""
     day = now_ms // DAY_MS
-    first, last = length // 6, max(1, length // 2)
+    first, last = first_and_last_place(length)
     slots = first + (uniforms(seeds, WHERE, day) * (last - first)).astype(np.intp)
     return np.where(uniforms(seeds, TODAY, day) < shares * length, slots, -1)
+
+
+def first_and_last_place(length: int) -> tuple[int, int]:
+    """Return between which places of a list exploring happens, the second not included."""
+    return length // 6, max(1, length // 2)
 
 
 def luck(seeds: Hashes, hashes: Hashes, now_ms: int) -> Floats:

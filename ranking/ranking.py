@@ -6,7 +6,7 @@ exactly (:mod:`ranking.candidates`), scored (:mod:`ranking.features`) and put to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from ranking.features import (
     score_parts,
     shown_counts,
 )
+from ranking.feedback import Adapted
 from ranking.readers import Readers
 from ranking.reranker import ClickModel, as_by_hand, model_scores
 from ranking.rules import FREE, Chosen, Rules, bars, choose
@@ -56,6 +57,13 @@ class Formula:
     rules: Rules = field(default_factory=Rules)
     amounts: Amounts = field(default_factory=Amounts)
     model: ClickModel | None = None
+    source_weights: tuple[float, ...] | None = None
+    """What candidates of personal lists gain by their source (:mod:`ranking.feedback`), in log-odds."""
+
+    def adapted(self, adapted: Adapted, exploration: float) -> Formula:
+        """Return the formula with what feedback says; ``exploration`` is the share that the settings ask for."""
+        rules = replace(self.rules, exploration=exploration * adapted.exploration)
+        return replace(self, rules=rules, source_weights=adapted.sources)
 
 
 @dataclass(frozen=True)
@@ -132,11 +140,15 @@ def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms
         readers, catalogue, found.places, weights, now_ms, interests=interests, co_reads=co_reads, shown=shown,
         likings=likings,
     )  # fmt: skip
-    by_hand = np.where(found.places >= 0, parts.sum(axis=0), np.float32(-np.inf))
+    gained = np.zeros(found.places.shape, np.float32)
+    if formula.source_weights is not None:
+        weights_of = np.array(formula.source_weights, np.float32)
+        gained = np.where(readers.personal[:, None], weights_of[_told(found.sources, parts)], gained)
+    by_hand = np.where(found.places >= 0, parts.sum(axis=0) + gained, np.float32(-np.inf))
     scores = standing = by_hand
     if formula.model is not None:
         modelled = model_scores(formula.model, readers, catalogue, found.places, parts, now_ms)
-        scores = np.where(found.places >= 0, modelled, np.float32(-np.inf))
+        scores = np.where(found.places >= 0, modelled + gained, np.float32(-np.inf))
     chosen = choose(readers, catalogue, found.places, scores, rules, now_ms)
     least = chosen.least
     if formula.model is not None:  # publications are held against what a product with a vector can tell
@@ -232,6 +244,17 @@ def _entry(
     return trigger, entry.astype(np.float32)
 
 
+def _told(sources: NDArray[np.int8], parts: Floats) -> NDArray[np.int8]:
+    """Return what is told as the source of candidates [u, c] with ``parts`` [parts, u, c].
+
+    Where all articles are candidates, they are not all similar.
+    """
+    near = sum(parts[PARTS.index(part)] for part in ("long", "short", "nearest")) > 0
+    liked = parts[PARTS.index("popularity")] + parts[PARTS.index("appeal")] > 0
+    told: NDArray[np.int8] = np.where((sources == SIMILAR) & ~near, np.where(liked, POPULAR, NEWEST), sources)
+    return told.astype(np.int8)
+
+
 def _ranked(
     chosen: Chosen, found: Candidates, scores: Floats, parts: Floats, trigger: Floats, entry: Floats, likings: Floats,
     standing: Floats, least: Floats,
@@ -248,11 +271,7 @@ def _ranked(
             np.full(columns.shape, -np.inf, np.float32),
         )  # fmt: skip
     listed = np.where(there[:, :, None], parts[:, users, columns].transpose(1, 2, 0), np.float32(0))
-    sources = found.sources[users, columns]
-    # Where all articles are candidates, they are not all similar.
-    near = listed[:, :, [PARTS.index(part) for part in ("long", "short", "nearest")]].sum(axis=2) > 0
-    liked = listed[:, :, PARTS.index("popularity")] + listed[:, :, PARTS.index("appeal")] > 0
-    sources = np.where((sources == SIMILAR) & ~near, np.where(liked, POPULAR, NEWEST), sources).astype(np.int8)
+    sources = _told(found.sources[users, columns], listed.transpose(2, 0, 1))
     scored = np.where(there, scores[users, columns], np.float32(-np.inf))
     full = np.isfinite(least)
     above = np.subtract(entry, least, out=np.zeros_like(entry), where=full)
