@@ -16,6 +16,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import copy
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ from producers.newsroom import Newsroom, rhythm
 from producers.offline import DAY_MS, HOUR_MS, START_MS, Site, WordVectors, text_of
 
 SEEDS = 20
-USERS = 200
+USERS = 300
 VIEWS_A_DAY = 12.0
 ARTICLES_A_DAY = 200
 BEFORE_MS, AFTER_MS = 36 * HOUR_MS, 24 * HOUR_MS
@@ -97,6 +98,11 @@ def rates(seed: int, *, feedback: bool, **size: int) -> dict[str, float]:
     return found
 
 
+def both(seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the rates of fixed and of adapting weights."""
+    return rates(seed, feedback=False), rates(seed, feedback=True)
+
+
 def paired(differences: NDArray[np.float64]) -> tuple[float, float, float]:
     """Return the mean of paired differences and its 95% interval by Student's t."""
     mean, n = float(differences.mean()), len(differences)
@@ -107,12 +113,12 @@ def paired(differences: NDArray[np.float64]) -> tuple[float, float, float]:
 def main() -> None:
     seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
     found: dict[str, list[tuple[float, float]]] = {STAY: [], CHANGE: []}
-    for seed in seeds:
-        fixed, adapting = rates(seed, feedback=False), rates(seed, feedback=True)
-        for what, pairs in found.items():
-            pairs.append((fixed[what], adapting[what]))
-        told = ", ".join(f"{what} {fixed[what]:.4f} -> {adapting[what]:.4f}" for what in found)
-        print(f"seed {seed}: {told}", flush=True)
+    with ProcessPoolExecutor() as pool:
+        for seed, (fixed, adapting) in zip(seeds, pool.map(both, seeds), strict=True):
+            for what, pairs in found.items():
+                pairs.append((fixed[what], adapting[what]))
+            told = ", ".join(f"{what} {fixed[what]:.4f} -> {adapting[what]:.4f}" for what in found)
+            print(f"seed {seed}: {told}", flush=True)
     rows = []
     for what, pairs in found.items():
         values = np.array(pairs)

@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     explore_impressions: float = Field(50.0, ge=0, description="below so many impressions few have seen an article")
     explore_hours: float = Field(24.0, ge=0, le=24 * 365, description="how long after publication it is explored")
     feedback: bool = Field(
-        True, description="whether candidate sources and exploration weigh by how they are clicked, against usual"
+        False, description="whether candidate sources and exploration weigh by how they are clicked, against usual"
     )
     holdout: float = Field(0.02, ge=0, le=1, description="of users who always get the popular list, to compare with")
     blocked: list[str] = Field([], description="entities, authors, categories and sources that are in no list, as JSON")

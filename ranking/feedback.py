@@ -67,7 +67,7 @@ class Feedback:
         self._stats: dict[tuple[int, str], ArticleStats] = {}
         self._usual: Doubles = np.zeros(len(SOURCES) + 1)
         self._looked_at: int | None = None
-        self._looked_ms = half_life_ms  # what the first look sees is an average already
+        self._looked_ms = 0.0
 
     def put(self, partition: int, source: str, stats: ArticleStats | None) -> None:
         """Replace what one partition counted for a source; None takes it away. Sources not known here do not count."""
@@ -88,8 +88,8 @@ class Feedback:
         passed = max(0, now_ms - self._looked_at)
         self._looked_at += passed
         self._looked_ms += passed
-        # A plain mean to begin with, else what the first look saw would be usual for days.
-        share = max(1 - 2.0 ** (-passed / USUAL_HALF_LIFE_MS), passed / self._looked_ms)
+        # A plain mean to begin with, else what the first looks saw would be usual for days.
+        share = max(1 - 2.0 ** (-passed / USUAL_HALF_LIFE_MS), passed / max(1.0, self._looked_ms))
         self._usual = self._usual + share * (ratios - self._usual)
         weights = np.clip(GAIN * (ratios - self._usual), -STRONGEST, STRONGEST)
         return Adapted(tuple(weights[:-1].round(3).tolist()), round(float(np.exp(weights[-1])), 3))
