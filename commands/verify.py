@@ -17,8 +17,8 @@ def verify(
 ) -> None:
     """Compare states and totals with the log, twice; exit code 1 where something differs.
 
-    Counts, hash sums and totals are counted by an account of its own; vectors are folded anew by the worker's own fold.
-    Windows, article-stats and co-reads are not compared.
+    Counts, hash sums and totals are counted by an account of its own; vectors and windows are folded anew by the
+    worker's own fold. Affinities, article-stats and co-reads are not compared.
     """
     import msgspec
     from rich.console import Console

@@ -1,13 +1,14 @@
 """``stoppress verify``: the states of a running system held against its log.
 
 Twice, some seconds apart: the committed offsets, then the states and totals, then the dead letters, then the log up to
-where the states are. Counts and hash sums are made from the log by :mod:`consumers.event_account`; vectors are folded
-anew, where no article that went into one was written after the event. Where retention took the beginning of a user's
-log, their first state is believed, and only what comes after it is checked.
+where the states are. Counts and hash sums are made from the log by :mod:`consumers.event_account`; vectors and windows
+are folded anew, where no article that went into one was written after the event. Where retention took the beginning of
+a user's log, their first state is believed, and only what comes after it is checked.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -41,6 +42,7 @@ FOLDED_AT_ONCE = 5000
 # An article is in the topic before a worker has it.
 SURELY_KNOWN_MS = 1000
 TOLD = 20
+WINDOWS = ("read", "read_kinds", "shown", "shown_counts", "recents", "seen", "follows", "mutes", "limited_until")
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class Difference:
 class Report:
     """What was compared in the first look, and the first of the differences in either.
 
-    ``vectors`` of the ``users`` compared were folded anew too. ``unchecked_users`` were there before the log begins;
-    only what came between the looks was checked of them, as of the totals of ``unchecked_partitions``. ``events`` were
-    read in all, ``later_events`` between the looks.
+    ``vectors`` of the ``users`` compared were folded anew too, and their windows. ``unchecked_users`` were there before
+    the log begins; only what came between the looks was checked of them, as of the totals of ``unchecked_partitions``.
+    ``events`` were read in all, ``later_events`` between the looks.
     """
 
     users: int = 0
@@ -352,6 +354,12 @@ class _System:
             found = f"off by {distance:.3g}, as of {state.at}"
             expected = f"length {np.linalg.norm(folded.vector):.3g}, as of {folded.at}"
             self._differs(Difference(number, offset, user_id, "vector", found, expected))
+            return
+        for what in WINDOWS:
+            found, expected = (_shortly(getattr(each.windows, what)) for each in (state, folded))
+            if found != expected:
+                self._differs(Difference(number, offset, user_id, what, found, expected))
+                return
 
     def _believe(self, part: _Partition, user_id: str, state: UserRecord) -> None:
         """Go on from a state as it is, in the next look."""
@@ -375,6 +383,11 @@ class _System:
         self._report.different += 1
         if len(self._report.differences) < TOLD:
             self._report.differences.append(difference)
+
+
+def _shortly(window: object) -> str:
+    """What a window holds, in so few words that they can be told: bytes by their number and CRC."""
+    return f"{len(window)} bytes, {zlib.crc32(window):08x}" if isinstance(window, bytes) else str(window)
 
 
 def _articles_of(event: Event) -> set[str]:

@@ -119,7 +119,7 @@ class Worker:
         except HTTPError as error:
             with error:
                 return error.code, error.read().decode()
-        except URLError as error:
+        except (URLError, ConnectionError) as error:
             return 0, str(error)
 
     def metric(self, name: str, **labels: str) -> float:

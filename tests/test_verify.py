@@ -142,6 +142,9 @@ class TestTampered:
             ("last offset", lambda s: {"last_offset": s.last_offset - 1}),
             ("vector", lambda s: {"numbers": (1.01 * s.vector).astype("<f4").tobytes()}),
             ("vector", lambda s: {"at": s.at - 1}),
+            ("read", lambda s: {"windows": msgspec.structs.replace(s.windows, read=b"\0" * len(s.windows.read))}),
+            ("seen", lambda s: {"windows": msgspec.structs.replace(s.windows, seen=s.windows.seen + b"\0" * 8)}),
+            ("mutes", lambda s: {"windows": msgspec.structs.replace(s.windows, mutes=("what they like",))}),
         ],
     )
     def test_a_wrong_state_is_found_and_named(self, pipeline: Pipeline, what: str, change: Any) -> None:
