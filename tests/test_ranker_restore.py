@@ -253,6 +253,7 @@ def test_a_state_that_cannot_be_read_damages_its_partition_alone(stored: Stored)
     restore = Restore(stored.world.settings, offsets, name="ranker", pulse=stored._pulse)
     stored.world.lists.restore(restore)
     assert restore.damaged.keys() == {PARTITION}
+    assert "`stoppress rebuild user ID`" in restore.damaged[PARTITION].do, "a tombstone would lose bob's events"
     assert stored.world.published().keys() == {"eve", POPULAR}
 
 
