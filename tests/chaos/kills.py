@@ -21,7 +21,8 @@ from tests.pipeline import Pipeline, Worker, await_true
 
 STALL_SECONDS = 3.5  # the session ends after 2
 AWAY_SECONDS = 4.0
-ACCOUNTED_SECONDS = 90.0
+ACCOUNTED_SECONDS = 180.0
+READY_SECONDS = 180.0  # a busy machine restores slowly; what it took is in the recovery
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Chaos:
         while len(self._workers) > count:
             assert self._workers.pop().stop() == 0
         while len(self._workers) < count:
-            self._workers.append(self._pipeline.worker("users", slot=str(len(self._workers))).start())
+            self._workers.append(self._start(self._pipeline.worker("users", slot=str(len(self._workers)))))
 
     def strike(self, kind: str) -> None:
         """One kill of this kind; the worker is up again and what was sent before is accounted for when it returns."""
@@ -141,6 +142,10 @@ class Chaos:
     def _said(self, worker: Worker) -> object:
         return [line for line in worker.lines() if line.get("logger") != "stoppress.kafka"][-5:]
 
+    def _start(self, worker: Worker) -> Worker:
+        worker.start(ready=False).await_ready(READY_SECONDS)
+        return worker
+
     def _note_moment(self) -> None:
         """From here on recovery counts, and what was sent until now is to be accounted for."""
         self._struck_at, self._sent, self._ends = time.monotonic(), self._load.delivered, dict(self._load.ends)
@@ -151,7 +156,7 @@ class Chaos:
 
     def _kill(self, worker: Worker) -> None:
         worker.kill()
-        worker.start()
+        self._start(worker)
 
     def _kill_several(self, _: Worker) -> None:
         """One to three at the same moment, a random sample of those that run; all of them come back at once."""
@@ -166,11 +171,11 @@ class Chaos:
         for worker in chosen:
             worker.start(ready=False)
         for worker in chosen:
-            worker.await_ready()
+            worker.await_ready(READY_SECONDS)
 
     def _term(self, worker: Worker) -> None:
         assert worker.stop() == 0, self._said(worker)
-        worker.start()
+        self._start(worker)
 
     def _stall(self, worker: Worker) -> None:
         worker.signal(signal.SIGSTOP)
@@ -193,7 +198,7 @@ class Chaos:
         await_true(caught, "a transaction is open", 180)
         self._note_moment()
         worker.kill()
-        worker.start()
+        self._start(worker)
 
     def _kill_in_restore(self, worker: Worker) -> None:
         worker.kill()
@@ -201,7 +206,7 @@ class Chaos:
         worker.await_log("restoring")
         worker.kill()
         assert not worker.lines("restored"), "it was killed too late"
-        worker.start()
+        self._start(worker)
 
     def _kill_in_rebalance(self, worker: Worker) -> None:
         """One more member joins; as soon as this one has given up its partitions for that, it is killed."""
@@ -211,8 +216,8 @@ class Chaos:
         worker.await_log("revoked", count=before + 1)
         self._note_moment()
         worker.kill()
-        worker.start()
-        joining.await_ready()
+        self._start(worker)
+        joining.await_ready(READY_SECONDS)
         assert joining.stop() == 0, self._said(joining)
 
     def _handed_over(self, worker: Worker) -> int:
