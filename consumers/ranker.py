@@ -133,22 +133,23 @@ def _now_ms() -> int:
 def _count(publications: Sequence[Publication], lists: RankerLists, groups: GroupCounts) -> None:
     now = _now_ms()
     groups.publish(now)
-    for publication in publications:
-        if publication.user_id.startswith((POPULAR_IN, RELATED_TO)):
-            RESERVED.labels("related" if publication.user_id.startswith(RELATED_TO) else "category").inc()
-            continue
-        if publication.result is None:
-            LISTS.labels("forget").inc()
-            continue
-        FALLBACKS.inc(publication.result.fallback and not publication.user_id.startswith("~"))
-        for reason, count in Counted(item.reason for item in publication.result.items).items():
-            ITEMS.labels(reason).inc(count)
-        cause = publication.result.cause
-        LISTS.labels(cause.kind).inc()
-        if cause.kind == "event":
-            EVENT_TO_LIST.observe(max(0, now - cause.at) / 1000)
-        elif cause.kind == "article":
-            PUBLISH_TO_LIST.observe(max(0, now - cause.at) / 1000)
+    reserved = [p.user_id for p in publications if p.user_id.startswith((POPULAR_IN, RELATED_TO))]
+    related = sum(name.startswith(RELATED_TO) for name in reserved)
+    RESERVED.labels("related").inc(related)
+    RESERVED.labels("category").inc(len(reserved) - related)
+    theirs = [p for p in publications if not p.user_id.startswith((POPULAR_IN, RELATED_TO))]
+    lists_of = [p.result for p in theirs if p.result is not None]
+    LISTS.labels("forget").inc(len(theirs) - len(lists_of))
+    FALLBACKS.inc(sum(shown.fallback and not shown.user_id.startswith("~") for shown in lists_of))
+    for reason, count in Counted(item.reason for shown in lists_of for item in shown.items).items():
+        ITEMS.labels(reason).inc(count)
+    for cause, count in Counted(shown.cause.kind for shown in lists_of).items():
+        LISTS.labels(cause).inc(count)
+    for shown in lists_of:
+        if shown.cause.kind == "event":
+            EVENT_TO_LIST.observe(max(0, now - shown.cause.at) / 1000)
+        elif shown.cause.kind == "article":
+            PUBLISH_TO_LIST.observe(max(0, now - shown.cause.at) / 1000)
     READERS.set(lists.user_count())
     FRESH.set(lists.article_count())
     ranker_quality.publish(lists.quality(now))

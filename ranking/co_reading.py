@@ -44,6 +44,28 @@ class CoReading:
         weights = weights * 2.0 ** (min(0, at - now_ms) / self._half_life_ms)
         return articles, weights / (weights.sum() + PRIOR)
 
+    def after_each(
+        self, articles: NDArray[np.uint64], now_ms: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.uint64], NDArray[np.float64]]:
+        """Return what :meth:`after` does for each of ``articles`` [m]: their numbers, articles read next, and shares.
+
+        Where both are the same, shares are to be summed.
+        """
+        found = [
+            (number, record)
+            for number, article in enumerate(articles.tolist())
+            for record in self._records.get(article, {}).values()
+        ]
+        kept = np.exp2([min(0, record.at - now_ms) / self._half_life_ms for _, record in found])
+        lengths = [len(record.weights) // 8 for _, record in found]
+        weights = np.frombuffer(b"".join(record.weights for _, record in found)) * np.repeat(kept, lengths)
+        numbers = np.repeat(np.array([number for number, _ in found], np.intp), lengths)
+        usable = np.isfinite(weights) & (weights > 0)
+        numbers, weights = numbers[usable], weights[usable]
+        then = np.frombuffer(b"".join(record.articles for _, record in found), np.uint64)[usable]
+        shares: NDArray[np.float64] = weights / (np.bincount(numbers, weights, len(articles)) + PRIOR)[numbers]
+        return numbers, then, shares
+
     def _merge(self, article: int) -> tuple[int, NDArray[np.uint64], NDArray[np.float64]]:
         records = list(self._records.get(article, {}).values())
         if not records:

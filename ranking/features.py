@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from ranking.catalogue import BOOSTED, Catalogue
 from ranking.readers import RECENTS, Readers
@@ -158,20 +159,17 @@ def category_likings(readers: Readers, catalogue: Catalogue, weights: Weights, n
 
 def co_read_shares(readers: Readers, catalogue: Catalogue, now_ms: int) -> Floats:
     """Return the share of readers of the users' last articles who read each article next, [u, n]; older ones less."""
-    shares = np.zeros((len(readers), len(catalogue.hashes)), np.float32)
     if not catalogue.co_reads:
-        return shares
+        return np.zeros((len(readers), len(catalogue.hashes)), np.float32)
     users, recents = readers.recent_articles(LAST_READ)
-    begins = np.searchsorted(users, users, side="right")
-    lessened = 1.0 / (begins - np.arange(len(users)))  # newest last
+    back = np.searchsorted(users, users, side="right") - np.arange(len(users))  # newest last
     read, numbers = np.unique(recents, return_inverse=True)
-    for number, article in enumerate(read.tolist()):
-        articles, found = catalogue.co_reads.after(article, now_ms)
-        if len(articles):
-            places = catalogue.places(articles)
-            there = places >= 0
-            by = np.flatnonzero(numbers == number)
-            shares[users[by, None], places[there]] += (lessened[by, None] * found[there]).astype(np.float32)
+    owners, articles, found = catalogue.co_reads.after_each(read, now_ms)
+    places = catalogue.places(articles)
+    there = places >= 0
+    next_reads = csr_array((found[there], (owners[there], places[there])), (len(read), len(catalogue.hashes)))
+    lessened = csr_array((1.0 / back, (users, numbers)), (len(readers), len(read)))
+    shares: Floats = (lessened @ next_reads).toarray().astype(np.float32)
     return shares
 
 

@@ -39,6 +39,7 @@ class Popularity:
         """Rises whenever :meth:`rows` may answer otherwise than before."""
         self._at: NDArray[np.int64] = np.zeros((256, partitions), np.int64)
         self._counts: Doubles = np.zeros((256, partitions, len(self._half_lives_ms), 2), np.float64)
+        self._flat = _flat(self._counts)
 
     def put(self, partition: int, article_id: str, stats: ArticleStats | None) -> None:
         """Replace what one partition counted for an article; None takes it away."""
@@ -55,14 +56,14 @@ class Popularity:
             if row == len(self._at):
                 self._at = np.concatenate([self._at, np.zeros_like(self._at)])
                 self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+                self._flat = _flat(self._counts)
             self._rows[article_id] = row
             self.version += 1
         self._at[row, partition] = stats.at
         counts = [stats.impressions, stats.clicks]
         for minutes in self._short_minutes:
             counts += stats.lately.get(minutes, (0.0, 0.0))
-        finite = [count if math.isfinite(count) else 0.0 for count in counts]
-        self._counts[row, partition] = np.reshape(finite, (-1, 2))
+        self._flat[row, partition] = [count if math.isfinite(count) else 0.0 for count in counts]
 
     def rows(self, article_ids: Sequence[str]) -> NDArray[np.intp]:
         """Return where each article is counted, [n], for :meth:`counts_in`; -1 where it is not."""
@@ -83,6 +84,11 @@ class Popularity:
     def counts(self, article_ids: Sequence[str], now_ms: int) -> Doubles:
         """Return decayed impressions and clicks of each article, [2, n]; 0 where nothing is known."""
         return self.counts_in(self.rows(article_ids), now_ms)
+
+
+def _flat(counts: Doubles) -> Doubles:
+    """The same numbers, [rows, partitions, half-lives * 2]: one record's in one place."""
+    return counts.reshape(*counts.shape[:2], -1)
 
 
 def base_rate(impressions: Doubles, clicks: Doubles) -> float:
