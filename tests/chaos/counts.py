@@ -13,7 +13,7 @@ from tests.chaos.hashes import id_hash
 from tests.chaos.load import decoded
 from tests.chaos.verdict import Verdict
 from tests.chaos.witness import Witness
-from tests.reference_fold import CO_READ_HALF_LIFE, STATS_HALF_LIFE, Reference
+from tests.reference_fold import CO_READ_HALF_LIFE, MINUTE, STATS_HALF_LIFE, Reference
 
 EXACT = 1e-9
 
@@ -82,10 +82,10 @@ def compare_statistics(
         if not uncertain[p].numbers[key] and stats.at != as_of:
             verdict.mismatch(f"statistics {p, key}", f"as of {stats.at} where it is {as_of}")
             continue
-        scale, found = 0.5 ** ((as_of - stats.at) / STATS_HALF_LIFE), _sums_of(stats)
+        found = _sums_of(stats, as_of)
         told = [what for what in most if isinstance(what, str) or what[1] not in (None, "")]
         for what in {*told, *found}:
-            count, low, high = found.get(what, 0.0) * scale, least.get(what, 0.0), most.get(what, 0.0)
+            count, low, high = found.get(what, 0.0), least.get(what, 0.0), most.get(what, 0.0)
             if not low * (1 - EXACT) - EXACT <= count <= high * (1 + EXACT) + EXACT:
                 bounds = f"{high:g}" if low == high else f"between {low:g} and {high:g}"
                 verdict.mismatch(f"statistics {p, key}", f"{what}: {count:g}, where it is {bounds}")
@@ -118,8 +118,13 @@ def _carried_articles(value: bytes) -> set[str]:
     return {event.article_id} - {""} if event else set()
 
 
-def _sums_of(stats: ArticleStats) -> dict[Any, float]:
-    sums: dict[Any, float] = {"impression": stats.impressions, "click": stats.clicks}
-    for what, counts in [*stats.positions.items(), *stats.reasons.items()]:
-        sums["impression", what], sums["click", what] = counts
+def _sums_of(stats: ArticleStats, as_of: int) -> dict[Any, float]:
+    """Sums as the reference names them, decayed to ``as_of``."""
+    kept = 0.5 ** ((as_of - stats.at) / STATS_HALF_LIFE)
+    sums: dict[Any, float] = {"impression": stats.impressions * kept, "click": stats.clicks * kept}
+    for what, (impressions, clicks) in [*stats.positions.items(), *stats.reasons.items()]:
+        sums["impression", what], sums["click", what] = impressions * kept, clicks * kept
+    for minutes, (impressions, clicks) in stats.lately.items():
+        kept = 0.5 ** ((as_of - stats.at) / (minutes * MINUTE))
+        sums["impression", f"{minutes} min"], sums["click", f"{minutes} min"] = impressions * kept, clicks * kept
     return sums
