@@ -29,6 +29,8 @@ _TRANSIENT = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # a broker that starts is asked before it knows what it leads
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.CONCURRENT_TRANSACTIONS,
 }
 _REFUSED = {
