@@ -120,7 +120,7 @@ class Site:
         for row, user in enumerate(users.tolist()):
             user_id, articles = self._users[user], viewed.lists[row]
             places = np.flatnonzero(viewed.seen[row])
-            sources, why = self._told[user]
+            sources, why = self._told.get(user, ([""] * len(articles), [""] * len(articles)))
             shown = [
                 ShownItem(article_id=str(articles[p]), position=p, source=sources[p], reason=why[p])
                 for p in places.tolist()
