@@ -96,7 +96,7 @@ bench-feedback: setup
 bench-ranker: setup .venv-bench-ranker/installed
 	@$(BIN)/python -m bench.ranker
 
-# Kills workers and their broker under load: a quarter of an hour. ARGS="--kills 8 --restarts 1 --seed 2" is shorter.
+# Kills workers and their broker under load: some twenty minutes. ARGS="--kills 8 --restarts 1 --seed 2" is shorter.
 chaos: setup encoder broker
 	@$(BIN)/python -m tests.chaos $(ARGS)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
+from demo.supervisor import PARTITIONS
 from streams.local_broker.jars import read_lock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,8 +97,8 @@ def _machine() -> str:
     return textwrap.fill(
         f"Written by `make readme` from runs of the demo on {cores} cores{processor}, which the broker (Apache Kafka "
         f"{read_lock().kafka}), the workers (Python {platform.python_version()}) and 2,000 simulated readers with 500 "
-        "clicks/s and 1,000 fresh articles shared. Times are from Kafka's own timestamp of the event or article to the "
-        "receipt of the list.",
+        f"clicks/s and 1,000 fresh articles shared, in {PARTITIONS} partitions. Times are from Kafka's own timestamp "
+        "of the event or article to the receipt of the list.",
         width=120,
     )
 
