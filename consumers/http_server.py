@@ -41,6 +41,7 @@ class HttpServer:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
         )
+        listener.listen()  # whoever knows the address from now on waits for the thread and is not refused
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="http", daemon=True)
         self._thread.start()
 
