@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from contract.errors import EncoderUnusable
+from contract.errors import EncoderUnusable, SetupError
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -100,6 +100,16 @@ def describe_file(path: Path) -> File:
         return File(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
+def check_file(path: Path, expected: File, unusable: type[SetupError], how: str) -> None:
+    """Raise ``unusable``, with ``how`` to mend it, unless ``path`` is the file that a manifest describes."""
+    try:
+        matches = path.stat().st_size == expected.size and describe_file(path) == expected
+    except OSError as error:
+        raise unusable(f"{path} cannot be read ({error.strerror}): {how}") from None
+    if not matches:
+        raise unusable(f"{path} is not the file that its manifest describes: {how}")
+
+
 def write_manifest(folder: Path, manifest: msgspec.Struct) -> None:
     """Write ``folder``/manifest.json, indented, keys in a stable order."""
     (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest, order="sorted")) + b"\n")
@@ -125,20 +135,10 @@ def read_manifest(path: Path) -> Manifest:
         if name not in manifest.files:
             raise EncoderUnusable(f"{path / MANIFEST_FILE} names no {name}: {_HOW_TO_BUILD}")
     for name, expected in manifest.files.items():
-        _check_file(path, name, expected)
+        if Path(name).name != name:
+            raise EncoderUnusable(f"{path / MANIFEST_FILE} names {name!r}, which is not a file in its own folder")
+        check_file(path / name, expected, EncoderUnusable, _HOW_TO_BUILD)
     return manifest
-
-
-def _check_file(folder: Path, name: str, expected: File) -> None:
-    if Path(name).name != name:
-        raise EncoderUnusable(f"{folder / MANIFEST_FILE} names {name!r}, which is not a file in its own folder")
-    file = folder / name
-    try:
-        matches = file.stat().st_size == expected.size and describe_file(file) == expected
-    except OSError as error:
-        raise EncoderUnusable(f"the encoder's file {file} cannot be read ({error.strerror}): {_HOW_TO_BUILD}") from None
-    if not matches:
-        raise EncoderUnusable(f"{file} is not the file that its manifest describes: {_HOW_TO_BUILD}")
 
 
 def _digest(plain: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ClickModelUnusable
-from encoders.manifest import MANIFEST_FILE, File, describe_file
+from encoders.manifest import MANIFEST_FILE, File, check_file
 from encoders.session import Session, open_session
 
 Floats = NDArray[np.float32]
@@ -101,10 +101,5 @@ def read_click_manifest(folder: Path, features: Sequence[str], version: int) -> 
         raise ClickModelUnusable(f"{folder} was trained for {what}: {_HOW} anew")
     if list(manifest.files) != [GRAPH_FILE]:
         raise ClickModelUnusable(f"{file} names other files than {GRAPH_FILE}: {_HOW}")
-    try:
-        matches = describe_file(folder / GRAPH_FILE) == manifest.files[GRAPH_FILE]
-    except OSError as error:
-        raise ClickModelUnusable(f"{folder / GRAPH_FILE} cannot be read ({error.strerror}): {_HOW}") from None
-    if not matches:
-        raise ClickModelUnusable(f"{folder / GRAPH_FILE} is not the file that its manifest describes: {_HOW}")
+    check_file(folder / GRAPH_FILE, manifest.files[GRAPH_FILE], ClickModelUnusable, _HOW)
     return manifest

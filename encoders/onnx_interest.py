@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import InterestModelUnusable
-from encoders.manifest import MANIFEST_FILE, File, describe_file
+from encoders.manifest import MANIFEST_FILE, File, check_file
 from encoders.session import Session, open_session
 
 Floats = NDArray[np.float32]
@@ -183,10 +183,5 @@ def read_interest_manifest(folder: Path) -> InterestManifest:
     for name, expected in manifest.files.items():
         if name not in (STEP_FILE, QUERY_FILE, SCORE_FILE, SPREAD_FILE):
             raise InterestModelUnusable(f"{folder / MANIFEST_FILE} names {name!r}, which no interest model has: {how}")
-        try:
-            matches = describe_file(folder / name) == expected
-        except OSError as error:
-            raise InterestModelUnusable(f"{folder / name} cannot be read ({error.strerror}): {how}") from None
-        if not matches:
-            raise InterestModelUnusable(f"{folder / name} is not the file that its manifest describes: {how}")
+        check_file(folder / name, expected, InterestModelUnusable, how)
     return manifest

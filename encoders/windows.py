@@ -93,22 +93,19 @@ def note_rate(windows: Windows, at: int, timestamp: int, most: int) -> None:
     ``most`` are allowed in a minute of event time, :data:`SENT_AT_ONCE` times as many in one of records: the first
     alone would let a client choose times that are far enough apart. What is late counts in the newest minute.
     """
-    minute = at // MINUTE_MS
-    if minute > windows.minute:
-        windows.minute = minute
-        windows.minute_events = 1
-    else:
-        windows.minute_events += 1
-        if windows.minute_events > most:
-            _limit(windows, minute=windows.minute)
-    minute = timestamp // MINUTE_MS
-    if minute > windows.record_minute:
-        windows.record_minute = minute
-        windows.record_minute_events = 1
-    else:
-        windows.record_minute_events += 1
-        if windows.record_minute_events > SENT_AT_ONCE * most:
-            _limit(windows, minute=windows.record_minute)
+    windows.minute, windows.minute_events = _counted(windows.minute, windows.minute_events, at)
+    if windows.minute_events > most:
+        _limit(windows, minute=windows.minute)
+    windows.record_minute, windows.record_minute_events = _counted(
+        windows.record_minute, windows.record_minute_events, timestamp
+    )
+    if windows.record_minute_events > SENT_AT_ONCE * most:
+        _limit(windows, minute=windows.record_minute)
+
+
+def _counted(minute: int, events: int, at: int) -> tuple[int, int]:
+    """Return the newest minute and how many events are in it, with one more at ``at``."""
+    return (at // MINUTE_MS, 1) if at // MINUTE_MS > minute else (minute, events + 1)
 
 
 def _limit(windows: Windows, minute: int) -> None:
