@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from ranking.catalogue import Catalogue
 from ranking.co_reading import PRIOR
@@ -144,24 +145,23 @@ def as_by_hand(scores: Floats, by_hand: Floats, values: Floats) -> Floats:
 def _next_reads(readers: Readers, catalogue: Catalogue, now_ms: int) -> tuple[Floats, Floats, Doubles]:
     """Return the shares of readers who went on to each article, [u, n], from the last one read and summed over the last
     ten, the n-th back counting 1 / n; and how many were counted after the last, [u]."""
-    last = np.zeros((len(readers), len(catalogue.hashes)), np.float32)
-    lately, followers = np.zeros_like(last), np.zeros(len(readers))
+    shape = len(readers), len(catalogue.hashes)
+    last, lately, followers = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(len(readers))
     if not catalogue.co_reads:
         return last, lately, followers
     users, recents = readers.recent_articles(LOOKED_BACK)
-    back = 0
-    for i in range(len(users) - 1, -1, -1):  # newest first, user by user
-        back = back + 1 if i + 1 < len(users) and users[i + 1] == users[i] else 1
-        articles, shares = catalogue.co_reads.after(int(recents[i]), now_ms)
-        if not len(articles):
-            continue
-        places = catalogue.places(articles)
-        known = places >= 0
-        lately[users[i], places[known]] += (shares[known] / back).astype(np.float32)
-        if back == 1:
-            last[users[i], places[known]] = shares[known]
-            total = float(shares.sum())
-            followers[users[i]] = PRIOR * total / max(1 - total, 1e-6)
+    back = np.searchsorted(users, users, side="right") - np.arange(len(users))  # newest last
+    read, numbers = np.unique(recents, return_inverse=True)
+    owners, articles, shares = catalogue.co_reads.after_each(read, now_ms)
+    places = catalogue.places(articles)
+    there = places >= 0
+    next_reads = csr_array((shares[there], (owners[there], places[there])), (len(read), shape[1]))
+    lessened = csr_array((1.0 / back, (users, numbers)), (len(readers), len(read)))
+    lately = (lessened @ next_reads).toarray().astype(np.float32)
+    newest = back == 1
+    last[users[newest]] = next_reads[numbers[newest]].toarray()
+    totals = np.bincount(owners, shares, len(read))[numbers[newest]]
+    followers[users[newest]] = PRIOR * totals / np.maximum(1 - totals, 1e-6)
     return last, lately, followers
 
 
