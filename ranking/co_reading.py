@@ -19,7 +19,6 @@ class CoReading:
     def __init__(self, half_life_ms: float = 18 * 60_000) -> None:
         self._half_life_ms = half_life_ms
         self._records: dict[int, dict[int, CoReads]] = {}
-        self._merged: dict[int, tuple[int, NDArray[np.uint64], NDArray[np.float64]]] = {}
 
     def __len__(self) -> int:
         """How many articles something was read after."""
@@ -27,7 +26,6 @@ class CoReading:
 
     def put(self, partition: int, article: int, record: CoReads | None) -> None:
         """Replace what one partition counted after ``article``; None takes it away."""
-        self._merged.pop(article, None)
         if record is not None:
             self._records.setdefault(article, {})[partition] = record
         elif article in self._records:
@@ -37,17 +35,14 @@ class CoReading:
 
     def after(self, article: int, now_ms: int) -> Next:
         """Return the articles read next, and the share of readers who did, smoothed."""
-        found = self._merged.get(article)
-        if found is None:
-            found = self._merged[article] = self._merge(article)
-        at, articles, weights = found
-        weights = weights * 2.0 ** (min(0, at - now_ms) / self._half_life_ms)
-        return articles, weights / (weights.sum() + PRIOR)
+        _, then, shares = self.after_each(np.array([article], np.uint64), now_ms)
+        articles, numbers = np.unique(then, return_inverse=True)
+        return articles, np.bincount(numbers, shares, len(articles)).astype(np.float64)
 
     def after_each(
         self, articles: NDArray[np.uint64], now_ms: int
     ) -> tuple[NDArray[np.intp], NDArray[np.uint64], NDArray[np.float64]]:
-        """Return what :meth:`after` does for each of ``articles`` [m]: their numbers, articles read next, and shares.
+        """Return of each of ``articles`` [m] its number, articles read next, and the share of its readers, smoothed.
 
         Where both are the same, shares are to be summed.
         """
@@ -65,16 +60,3 @@ class CoReading:
         then = np.frombuffer(b"".join(record.articles for _, record in found), np.uint64)[usable]
         shares: NDArray[np.float64] = weights / (np.bincount(numbers, weights, len(articles)) + PRIOR)[numbers]
         return numbers, then, shares
-
-    def _merge(self, article: int) -> tuple[int, NDArray[np.uint64], NDArray[np.float64]]:
-        records = list(self._records.get(article, {}).values())
-        if not records:
-            return 0, np.zeros(0, np.uint64), np.zeros(0)
-        at = max(record.at for record in records)
-        all_articles = np.frombuffer(b"".join(record.articles for record in records), np.uint64)
-        weights = np.concatenate(
-            [np.frombuffer(r.weights, np.float64) * 2.0 ** ((r.at - at) / self._half_life_ms) for r in records]
-        )
-        usable = np.isfinite(weights) & (weights > 0)
-        articles, numbers = np.unique(all_articles[usable], return_inverse=True)
-        return at, articles, np.bincount(numbers, weights[usable], len(articles)).astype(np.float64)
