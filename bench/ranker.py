@@ -70,7 +70,7 @@ def exact_search(draw: np.random.Generator, count: int, dims: int) -> list[Row]:
     columns = np.ascontiguousarray(articles.T)
 
     def ours(some: Floats) -> NDArray[np.intp]:
-        return best_places(some @ articles.T, TOP)
+        return best_places((articles @ some.T).T, TOP)
 
     def plain(some: Floats) -> NDArray[np.intp]:
         scores = some @ articles.T

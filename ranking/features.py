@@ -86,15 +86,17 @@ def interests_of(readers: Readers, catalogue: Catalogue, weights: Weights) -> In
     return Interests(means, scales, np.einsum("uq,uqd->ud", scales, q))
 
 
-def common_parts(catalogue: Catalogue, weights: Weights, now_ms: int) -> Floats:
-    """Return what is the same for everybody: popularity, appeal, freshness and editor, [4, n]."""
-    age = np.maximum(now_ms - catalogue.published_at, 0)
+def common_parts(
+    catalogue: Catalogue, weights: Weights, now_ms: int, places: Places | slice = slice(None)
+) -> Floats:  # fmt: skip
+    """Return what is the same for everybody: popularity, appeal, freshness and editor, [4, n], or of ``places``."""
+    age = np.maximum(now_ms - catalogue.published_at[places], 0)
     return np.stack(
         [
-            weights.popularity * catalogue.popularity,
-            weights.appeal * catalogue.appeal,
+            weights.popularity * catalogue.popularity[places],
+            weights.appeal * catalogue.appeal[places],
             weights.freshness * np.exp2(-age / weights.freshness_half_life_ms),
-            weights.boost * (catalogue.placement == BOOSTED),
+            weights.boost * (catalogue.placement[places] == BOOSTED),
         ]
     ).astype(np.float32)
 
@@ -126,7 +128,7 @@ def score_parts(
     for user, targets in enumerate(readers.follows):
         if targets:
             parts[5, user] = marked(catalogue, targets)[places[user]] * np.float32(weights.followed)
-    parts[6:10] = common_parts(catalogue, weights, now_ms)[:, places]
+    parts[6:10] = common_parts(catalogue, weights, now_ms, places)
     counts = shown_counts(readers, catalogue) if shown is None else shown
     parts[10] = np.log1p(counts[users, places]) * np.float32(-weights.fatigue)
     parts[:, places < 0] = 0

@@ -41,7 +41,7 @@ from ranking.reranker import ClickModel, as_by_hand, model_scores
 from ranking.rules import FREE, Chosen, Rules, bars, choose
 
 CHUNK_USERS = 64
-SCORES_AT_ONCE = 4_000_000
+SCORES_AT_ONCE = 8_000_000
 CONCERNED_AT_ONCE = 8_000_000
 SURPRISE = 1.0
 """So many deviations what a product cannot know of a newcomer may lie above its mean."""
@@ -168,7 +168,7 @@ def concerned(
     would enter every list. It only triggers: the full ranking decides.
     """
     vectors = catalogue.vectors[places]
-    common = common_parts(catalogue, formula.weights, now_ms)[:, places].sum(axis=0)
+    common = common_parts(catalogue, formula.weights, now_ms, places).sum(axis=0)
     common += np.where(catalogue.placement[places] == PINNED, WHATEVER_THE_SCORE, np.float32(0))
     likenesses = vectors @ catalogue.vectors.T
     first = np.full(len(standing.entry), -1, np.intp)

@@ -175,6 +175,7 @@ def test_the_best_of_many_are_exactly_the_best(n: int, values: str) -> None:
     for k in (1, 2, 7, 30):
         found = best_places(scores, k)
         assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+        assert np.array_equal(best_places(np.asfortranarray(scores), k), found)
 
 
 def test_what_was_read_is_left_out_and_the_next_takes_its_place() -> None:
