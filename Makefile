@@ -14,7 +14,7 @@ UV = .venv-lock/bin/uv pip compile -q $(ARGS) --universal --python-version 3.11 
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: help setup encoder broker browser run test test-gpu check format readme lock clean clean-encoder clean-export \
-	bench-encoder bench-users bench-articles bench-ranker bench-feedback chaos
+	bench-encoder bench-users bench-articles bench-ranker bench-feedback bench-end-to-end chaos
 .DELETE_ON_ERROR:
 
 help:
@@ -95,6 +95,10 @@ bench-feedback: setup
 
 bench-ranker: setup .venv-bench-ranker/installed
 	@$(BIN)/python -m bench.ranker
+
+# From clicks and publications to lists, broker included: some six minutes. ARGS="--clicks 500" measures one rate.
+bench-end-to-end: setup encoder broker
+	@$(BIN)/python -m bench.end_to_end $(ARGS)
 
 # Kills workers and their broker under load: some twenty minutes. ARGS="--kills 8 --restarts 1 --seed 2" is shorter.
 chaos: setup encoder broker
