@@ -9,7 +9,7 @@ from contract.errors import NewerState, UnreadableState
 from contract.settings import Settings
 from streams.health import Pulse
 from streams.record import Record
-from streams.table import read_to_end
+from streams.table import batches_to_end
 
 START_NEWER = "start the version that wrote it"
 
@@ -72,15 +72,16 @@ class Restore:
         ``put`` raises :class:`UnreadableState` for what it cannot take; ``mended_by`` says what to do about it then.
         """
         partitions = list(self.committed)
-        for record in read_to_end(self._settings, topic, name=self._name, partitions=partitions, pulse=self._pulse):
-            self.records += 1
-            try:
-                put(record)
-            except UnreadableState as error:
-                place = f"{topic}[{record.partition()}]@{record.offset()}"
-                do = START_NEWER if isinstance(error, NewerState) else mended_by(record)
-                damage = Damage(f"{place}: {error}", do)
-                self._unreadable[topic, record.partition(), record.key()] = damage
-            else:
-                if self._unreadable:
-                    self._unreadable.pop((topic, record.partition(), record.key()), None)
+        for batch in batches_to_end(self._settings, topic, name=self._name, partitions=partitions, pulse=self._pulse):
+            self.records += len(batch)
+            for record in batch:
+                try:
+                    put(record)
+                except UnreadableState as error:
+                    place = f"{topic}[{record.partition()}]@{record.offset()}"
+                    do = START_NEWER if isinstance(error, NewerState) else mended_by(record)
+                    damage = Damage(f"{place}: {error}", do)
+                    self._unreadable[topic, record.partition(), record.key()] = damage
+                else:
+                    if self._unreadable:
+                        self._unreadable.pop((topic, record.partition(), record.key()), None)

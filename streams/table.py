@@ -10,6 +10,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    Message,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -76,9 +77,22 @@ def read_to_end(
     pulse: Pulse | None = None,
 ) -> Iterator[Record]:
     """Yield all records that are committed now; blocks meanwhile. Raises as :class:`TableReader`."""
+    for batch in batches_to_end(settings, topic, name=name, partitions=partitions, pulse=pulse):
+        yield from batch
+
+
+def batches_to_end(
+    settings: Settings,
+    topic: str,
+    *,
+    name: str,
+    partitions: Sequence[int] | None = None,
+    pulse: Pulse | None = None,
+) -> Iterator[list[Record]]:
+    """The records of :func:`read_to_end` in the batches in which they came."""
     reader = TableReader(settings, topic, name=name, partitions=partitions, fetch_wait_ms=10)
     try:
-        yield from reader.catch_up(pulse=pulse)
+        yield from reader.catch_up_in_batches(pulse=pulse)
     finally:
         reader.close()
 
@@ -124,21 +138,25 @@ class TableReader:
 
     def poll(self, seconds: float = 0.0, limit: int = 1000) -> list[Record]:
         """Return up to ``limit`` new records; blocks at most ``seconds``. Tombstones have value None."""
-        records: list[Record] = []
-        for message in self._consumer.consume(limit, seconds):
-            error = message.error()
-            if error is None:
-                record = cast(Record, message)
-                self._next[record.partition()] = record.offset() + 1
-                records.append(record)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                # An open transaction ends the readable part early: then this end is not the mark.
-                end = cast(Record, message)
-                if end.offset() >= self._behind.get(end.partition(), -1):
-                    self._behind.pop(end.partition(), None)
-            elif not is_transient(error):
-                raise explained(error, f"reading {self.topic}")
+        messages = self._consumer.consume(limit, seconds)
+        records = cast(list[Record], [message for message in messages if message.error() is None])
+        if len(records) < len(messages):
+            for message in messages:
+                self._take_error(message)
+        reached = {record.partition(): record.offset() for record in records}
+        self._next.update({partition: offset + 1 for partition, offset in reached.items()})
         return records
+
+    def _take_error(self, message: Message) -> None:
+        error = message.error()
+        if error is None or is_transient(error):
+            return
+        if error.code() != KafkaError._PARTITION_EOF:
+            raise explained(error, f"reading {self.topic}")
+        # An open transaction ends the readable part early: then this end is not the mark.
+        end = cast(Record, message)
+        if end.offset() >= self._behind.get(end.partition(), -1):
+            self._behind.pop(end.partition(), None)
 
     def catch_up(self, seconds: float = 300.0, pulse: Pulse | None = None) -> Iterator[Record]:
         """Yield records until the ends are reached as they were when this reader was made, or, where
@@ -146,6 +164,11 @@ class TableReader:
 
         Raises :class:`StoppressError` where nothing came for ``seconds``.
         """
+        for batch in self.catch_up_in_batches(seconds, pulse):
+            yield from batch
+
+    def catch_up_in_batches(self, seconds: float = 300.0, pulse: Pulse | None = None) -> Iterator[list[Record]]:
+        """The records of :meth:`catch_up` in the batches in which they came."""
         if self.caught_up:
             self._aim()
         deadline = time.monotonic() + seconds
@@ -154,7 +177,7 @@ class TableReader:
                 pulse.beat()
             records = self.poll(0.1, limit=1000)
             if records:
-                yield from records
+                yield records
                 deadline = time.monotonic() + seconds
             elif time.monotonic() > deadline:
                 raise StoppressError(

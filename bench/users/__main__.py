@@ -80,13 +80,13 @@ def _rates(run: Run, count: int) -> Iterator[Row]:
     states, row.detail["changelog records"] = read_changelog(run.bootstrap, full.changelog)
     row.detail["worst error"] = f"{worst_error_of_full(events, articles, states, full.model):.0e}"
     yield row
+    yield measure.rate(contenders.quix_streams(run), run, count, reference)
     few = Events(events.user[:SLOW_EVENTS], events.article[:SLOW_EVENTS], events.at[:SLOW_EVENTS])
     slow = replace(run, source="clicks-few")
     _fill(slow, few)
-    for contender in contenders.other_python(slow):
-        row = measure.rate(contender, slow, len(few), reference_of(few, articles))
-        row.detail["events"] = len(few)
-        yield row
+    row = measure.rate(contenders.faust_streaming(slow), slow, len(few), reference_of(few, articles))
+    row.detail["events"] = len(few)
+    yield row
 
 
 def _restores(run: Run, _: int) -> Iterator[Row]:

@@ -61,7 +61,7 @@ class FullRecord(Contender):
     model: Decay = field(default_factory=lambda: Decay(DIMS, 1.0, 1.0))
 
 
-def stoppress(run: Run, processes: int = 1, *, batch: int = 50_000, wait_ms: int = 20, tag: str = "") -> Contender:
+def stoppress(run: Run, processes: int = 1, *, batch: int = 150_000, wait_ms: int = 20, tag: str = "") -> Contender:
     """Our worker parts with the reduced record, one process a slot."""
     namespace = f"bench{processes}{tag}."
     changelog = f"{namespace}states"
@@ -149,23 +149,24 @@ def full_record(run: Run, events: Events, namespace: str = "full.") -> FullRecor
     )  # fmt: skip
 
 
-def other_python(run: Run) -> list[Contender]:
-    """The other stream processors in Python; each in an environment of its own, which make sets up."""
-    return [
-        Contender(
-            "quixstreams, exactly once",
-            [Command([_python("quix"), str(PEERS / "quix_streams.py"), run.bootstrap, run.source, "quix",
-                      str(run.articles), str(run.folder / "quix")])],
-            "quix", f"changelog__quix--{run.source}--default", creates=True,
-        ),
-        Contender(
-            "faust-streaming, exactly once",
-            [Command([_python("faust"), str(PEERS / "faust_streaming.py"), "worker", "--loglevel", "warn"],
-                     {"FOLD_BOOTSTRAP": run.bootstrap, "FOLD_SOURCE": run.source, "FOLD_GROUP": "faust",
-                      "FOLD_ARTICLES": str(run.articles), "FOLD_STATE": str(run.folder / "faust")})],
-            "faust", "faust-states-changelog", creates=True,
-        ),
+def quix_streams(run: Run) -> Contender:
+    """quixstreams in an environment of its own, which make sets up."""
+    argv = [
+        _python("quix"), str(PEERS / "quix_streams.py"), run.bootstrap, run.source, "quix", str(run.articles),
+        str(run.folder / "quix"),
     ]  # fmt: skip
+    changelog = f"changelog__quix--{run.source}--default"
+    return Contender("quixstreams, exactly once", [Command(argv)], "quix", changelog, creates=True)
+
+
+def faust_streaming(run: Run) -> Contender:
+    """faust-streaming in an environment of its own, which make sets up."""
+    command = Command(
+        [_python("faust"), str(PEERS / "faust_streaming.py"), "worker", "--loglevel", "warn"],
+        {"FOLD_BOOTSTRAP": run.bootstrap, "FOLD_SOURCE": run.source, "FOLD_GROUP": "faust",
+         "FOLD_ARTICLES": str(run.articles), "FOLD_STATE": str(run.folder / "faust")},
+    )  # fmt: skip
+    return Contender("faust-streaming, exactly once", [command], "faust", "faust-states-changelog", creates=True)
 
 
 def _python(name: str) -> str:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -80,15 +81,18 @@ class States:
 
     def rows_of(self, keys: Sequence[bytes], partitions: Sequence[int]) -> NDArray[np.intp]:
         """Return each key's row, made where there was none."""
-        before = len(self.keys)
-        rows = [self.rows.setdefault(key, len(self.rows)) for key in keys]
-        for key, row, partition in zip(keys, rows, partitions, strict=True) if len(self.rows) > before else ():
-            if row == len(self.keys):
-                self.keys.append(key)
-                if row == len(self.table):
-                    self.table = np.concatenate([self.table, np.zeros_like(self.table)])
-                    self.partition = np.concatenate([self.partition, np.zeros_like(self.partition)])
-                self.partition[row] = partition
+        known = self.rows
+        rows = list(map(known.get, keys))
+        if None in rows:
+            new = dict.fromkeys([key for key, row in zip(keys, rows, strict=True) if row is None])
+            known.update(zip(new, count(len(known)), strict=False))
+            self.keys += new
+            rows = list(map(known.__getitem__, keys))
+            if len(known) > len(self.table):
+                # In place, which moves pages instead of copying them; nothing else holds a view.
+                self.table.resize(len(known) * 3 // 2, refcheck=False)
+                self.partition.resize(len(self.table), refcheck=False)
+            self.partition[np.array(rows)] = partitions
         return np.array(rows, np.intp)
 
 
