@@ -42,7 +42,10 @@ FOLDED_AT_ONCE = 5000
 # An article is in the topic before a worker has it.
 SURELY_KNOWN_MS = 1000
 TOLD = 20
-WINDOWS = ("read", "read_kinds", "shown", "shown_counts", "recents", "seen", "follows", "mutes", "limited_until")
+WINDOWS = (
+    "read", "read_kinds", "shown", "shown_counts", "recents", "seen", "follows", "mutes", "limited_until", "affinities",
+    "affinities_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ class TestTampered:
             ("vector", lambda s: {"at": s.at - 1}),
             ("read", lambda s: {"windows": msgspec.structs.replace(s.windows, read=b"\0" * len(s.windows.read))}),
             ("seen", lambda s: {"windows": msgspec.structs.replace(s.windows, seen=s.windows.seen + b"\0" * 8)}),
+            ("affinities", lambda s: {"windows": msgspec.structs.replace(s.windows, affinities=b"\0" * 16)}),
             ("mutes", lambda s: {"windows": msgspec.structs.replace(s.windows, mutes=("what they like",))}),
         ],
     )

@@ -38,7 +38,8 @@ def publish_vectors(pipeline: Pipeline) -> None:
     random = np.random.default_rng(1)
     for article_id in ARTICLES:
         vector = random.standard_normal(pipeline.model.dims).astype(np.float32)
-        record = ArticleRecord(vector / np.linalg.norm(vector), now_ms(), 0, now_ms(), ArticleMeta())
+        meta = ArticleMeta(category=article_id[-1])
+        record = ArticleRecord(vector / np.linalg.norm(vector), now_ms(), 0, now_ms(), meta)
         pipeline.send(pipeline.topics.article_vectors, article_id.encode(), encode_article(record))
 
 
