@@ -73,6 +73,14 @@ class Settings(BaseSettings):
         "", description="where trainings are recorded in MLflow; empty: where MLFLOW_TRACKING_URI says, or nowhere"
     )
     ranker_model: str = Field("", description="the folder of a trained click model; empty: the hand-made formula")
+    ranker_shadow: str = Field(
+        "",
+        description="a folder in which click models appear, to be judged on live events and put to use where they are "
+        "not worse; empty: none",
+    )
+    ranker_shadow_minutes: float = Field(
+        10.0, gt=0, le=1440, description="how long after a list was seen a click in it speaks for a model"
+    )
 
     batch_events: int = Field(5000, ge=1, le=100_000, description="records in one transaction at most")
     batch_wait_ms: int = Field(20, ge=1, le=10_000, description="how long a transaction waits to fill")

@@ -43,12 +43,7 @@ def train_clicks(
             f"the log has {len(log.shown)} requests of which something was clicked and something passed over, "
             f"{LEAST_REQUESTS} are needed: gather longer, or name more data"
         )
-    absent = [package for package in ("torch", "onnxscript", "onnxruntime") if find_spec(package) is None]
-    if absent:
-        raise SetupError(
-            f"not installed here: {', '.join(absent)}; run it as .venv-export/bin/stoppress (made by "
-            "`make .venv-export/installed`), or install stoppress[export,cpu]"
-        )
+    check_packages()
     from export.clicks.graph import write_click_model
 
     fifth = len(log.shown) // 5
@@ -76,6 +71,16 @@ def train_clicks(
         console.print(f"[yellow]the model is experimental: {why_not}")
     console.print(f"wrote {out}; serve it with --set ranker_model={out}")
     return manifest
+
+
+def check_packages() -> None:
+    """Raise :class:`SetupError` where what an export needs is not installed."""
+    absent = [package for package in ("torch", "onnxscript", "onnxruntime") if find_spec(package) is None]
+    if absent:
+        raise SetupError(
+            f"not installed here: {', '.join(absent)}; run it as .venv-export/bin/stoppress (made by "
+            "`make .venv-export/installed`), or install stoppress[export,cpu]"
+        )
 
 
 def check_out(out: Path) -> None:
