@@ -16,6 +16,7 @@ from consumers.ranker_counts import GroupCounts, take_co_reads, take_stats
 from consumers.ranker_feedback import FeedbackLoop
 from consumers.ranker_lists import BATCH_USERS, RankerLists
 from consumers.ranker_publication import Publication
+from consumers.ranker_shadow import Shadow
 from contract.errors import TransactionFailed
 from contract.messages import POPULAR_IN, RELATED_TO, encode
 from contract.settings import Settings
@@ -79,6 +80,7 @@ def run(
         take_stats(popularity, groups, stats.catch_up(pulse=pulse))
         take_co_reads(co_reads, next_reads.catch_up(pulse=pulse))
         feedback = FeedbackLoop(settings, groups.feedback, lists)
+        shadow = stack.enter_context(closing(Shadow(settings, topics, lists)))
         lists.take_articles(restored, _now_ms())
         changelogs = [topics.recommendations]
         group = GroupInput(
@@ -114,6 +116,7 @@ def run(
                     source.reread(keep=False)
                     continue
                 _count(publications, lists, groups)
+            shadow.turn(publications, now)
 
 
 def _rank(lists: RankerLists, now_ms: int) -> list[Publication]:

@@ -8,6 +8,7 @@ is staged: where a transaction fails, all of it is dropped and restored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,12 @@ from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.interest import InterestModel, long_and_short
+from ranking.catalogue import Catalogue
 from ranking.feedback import Adapted
 from ranking.ranking import Formula, concerned, rank
 from ranking.reader_table import NEVER, OTHER, ReaderTable
-from ranking.readers import Past
+from ranking.readers import Past, Readers
+from ranking.reranker import ClickModel
 from streams.record import Record, text_key
 from streams.restore import Restore
 from streams.worker import Log
@@ -79,6 +82,22 @@ class RankerLists:
     def adapt(self, adapted: Adapted) -> None:
         """Rank personal lists by what feedback says, from the next ranking on."""
         self._formula = self._formula.adapted(adapted, self._settings.exploration)
+
+    def serve(self, model: ClickModel | None) -> None:
+        """Rank by ``model`` from the next ranking on, None: by the hand-made formula; nobody waits for that."""
+        self._formula = replace(self._formula, model=model)
+        self._categories.serve(model)
+        self._related.serve(model)
+
+    def as_listed(self, user_ids: Sequence[str]) -> tuple[Readers, NDArray[np.uint64], Catalogue, Formula]:
+        """Return users as they are now, the hashes of what is in their lists [u, k], and what they are ranked by.
+
+        Whoever is not known has a list like no other, of :data:`ranking.reader_table.OTHER`.
+        """
+        rows = [self._readers.row(user_id) for user_id in user_ids]
+        known = [0 if row is None else row for row in rows]
+        listed = np.where([[row is not None] for row in rows], self._readers.listed[known], OTHER)
+        return self._readers.readers(known), listed, self._fresh.catalogue, self._formula
 
     def put_off(self) -> int:
         """How many users wait for their ranking."""

@@ -8,6 +8,7 @@ withdrawn leaves all of them at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import msgspec
@@ -25,6 +26,7 @@ from contract.settings import Settings
 from encoders.articles import hash64
 from ranking.ranking import Formula, Ranked, rank
 from ranking.reader_table import OTHER, ReaderTable
+from ranking.reranker import ClickModel
 from ranking.reserved import nobody, of_category, readers_of, related, within_category
 
 AT_ONCE = 16
@@ -38,8 +40,9 @@ ABOUT_THE_ARTICLE = frozenset({"interest", "recent_interest", "category"})
 class ReservedLists:
     """The lists under one prefix in the owned partitions. They are nobody's: what is ranked for has no state."""
 
-    def __init__(self, prefix: str, length: int, partitions: int) -> None:
+    def __init__(self, prefix: str, length: int, partitions: int, formula: Formula) -> None:
         self.prefix = prefix
+        self._formula = formula
         self.table = ReaderTable(0, max(1, length))
         self.waiting = Pending()
         self._length = max(1, length)
@@ -49,6 +52,10 @@ class ReservedLists:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def serve(self, model: ClickModel | None) -> None:
+        """Rank by ``model`` from now on; None: by the hand-made formula."""
+        self._formula = replace(self._formula, model=model)
 
     def own(self, partitions: Iterable[int]) -> None:
         self._owned.update(partitions)
@@ -132,11 +139,10 @@ class CategoryLists(ReservedLists):
     """``~popular/CATEGORY`` for the categories with the most articles."""
 
     def __init__(self, settings: Settings, fresh: FreshArticles, formula: Formula, writer: ListWriter) -> None:
-        super().__init__(POPULAR_IN, settings.list_length, settings.partitions)
+        super().__init__(POPULAR_IN, settings.list_length, settings.partitions, within_category(formula))
         self._most = settings.category_lists
         self._every_ms = round(settings.popular_seconds * 1000)
         self._fresh = fresh
-        self._formula = within_category(formula)
         self._writer = writer
         self._due_at = 0
 
@@ -180,11 +186,11 @@ class RelatedLists(ReservedLists):
     """``~related/ARTICLE`` for all articles that may be listed."""
 
     def __init__(self, settings: Settings, fresh: FreshArticles, formula: Formula, writer: ListWriter) -> None:
-        super().__init__(RELATED_TO, settings.related_length, settings.partitions)
+        length = settings.related_length
+        super().__init__(RELATED_TO, length, settings.partitions, related(formula, max(1, length)))
         self._off = not settings.related_length
         self._per_ms = settings.related_per_second / 1000
         self._fresh = fresh
-        self._formula = related(formula, self._length)
         self._writer = writer
         self._allowed, self._allowed_at = 0.0, 0
         self._new: set[int] = set()

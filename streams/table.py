@@ -98,7 +98,7 @@ def batches_to_end(
 
 
 class TableReader:
-    """Reads committed records of ``partitions`` (default: all) without a consumer group.
+    """Reads committed records of ``partitions`` (default: all) without a consumer group; ``from_end``: only what comes.
 
     What the records mean is the caller's business; the reader knows how far it has come. Raises
     :class:`TopicsDiffer` where there is no such topic, :class:`~contract.errors.BrokerUnreachable`
@@ -113,6 +113,7 @@ class TableReader:
         name: str,
         partitions: Sequence[int] | None = None,
         fetch_wait_ms: int = 100,
+        from_end: bool = False,
     ) -> None:
         self.topic = topic
         self._admin = make_admin(settings)
@@ -122,7 +123,8 @@ class TableReader:
         if partitions is None:
             partitions = self._asked(self._all_partitions)
         # By number: asking the consumer itself for the beginning costs it half a second.
-        self._next = self._asked(lambda: first_offsets(self._admin, topic, partitions))
+        begin = end_offsets if from_end else first_offsets
+        self._next = self._asked(lambda: begin(self._admin, topic, partitions))
         self._behind: dict[int, int] = {}
         self._aim()
 
