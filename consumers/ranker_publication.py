@@ -38,29 +38,25 @@ class ListWriter:
         self, ranked: Ranked, catalogue: Catalogue, users: NDArray[np.intp], lists: Sequence[str]
     ) -> Iterator[list[Item]]:
         """Yield the items of the lists of some of the ``ranked``; ``lists`` names whose each is, "": their own."""
-        names = PARTS if self.explain else ()
-        found = ranked.places[users]
+        found, ids = ranked.places[users], catalogue.ids
         there, drawn = found >= 0, ~np.isnan(ranked.propensities[users])
         pinned = there & (catalogue.placement[found] == PINNED) if len(catalogue.placement) else there
         why = reasons(ranked.parts[users], drawn, pinned)
         lengths = np.count_nonzero(there, axis=1).tolist()
-        places = found.tolist()
         scores = ranked.scores[users].astype(np.float64).round(4).tolist()
-        sources = ranked.sources[users].tolist()
         propensities = ranked.propensities[users].astype(np.float64).round(6).tolist()
-        parts = ranked.parts[users, :, : len(names)].astype(np.float64).round(4).tolist()
-        for i, length in enumerate(lengths):
+        parts = ranked.parts[users].astype(np.float64).round(4).tolist() if self.explain else []
+        columns = zip(found.tolist(), scores, why, ranked.sources[users].tolist(), lengths, drawn.tolist(), strict=True)
+        for i, (places, values, reason, sources, length, explores) in enumerate(columns):
+            told = [lists[i]] * length if lists[i] else [SOURCES[source] for source in sources]
+            explained = [dict(zip(PARTS, of, strict=True)) for of in parts[i]] if self.explain else [{}] * length
             yield [
                 Item(
-                    article_id=catalogue.ids[places[i][j]],
-                    score=scores[i][j],
-                    reason=why[i][j],
-                    source=lists[i] or SOURCES[sources[i][j]],
-                    propensity=propensities[i][j] if drawn[i, j] else None,
-                    parts=dict(zip(names, parts[i][j], strict=True)),
+                    article_id=ids[places[j]], score=values[j], reason=reason[j], source=told[j],
+                    propensity=propensities[i][j] if explores[j] else None, parts=explained[j],
                 )
                 for j in range(length)
-            ]
+            ]  # fmt: skip
 
     def compose(
         self, user_id: str, items: list[Item], cause: Cause, catalogue: Catalogue, now_ms: int, *, fallback: bool

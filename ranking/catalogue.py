@@ -18,6 +18,8 @@ Floats = NDArray[np.float32]
 AUTO, PINNED, BOOSTED = 0, 1, 2
 PLACEMENTS: Mapping[str, int] = {"auto": AUTO, "held": AUTO, "pinned": PINNED, "boosted": BOOSTED}
 ANCHORS = 64
+MOST_SHARING = 16
+"""Where more hashes share their first bits, they are no hashes, and a binary search is faster."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,7 @@ class Catalogue:
         self.labels = facts.labels
         self.co_reads = facts.co_reads
         self.moments = facts.moments or Moments.of(vectors[self.listed])
-        self._by_hash = np.argsort(hashes)
-        self._sorted = hashes[self._by_hash]
+        self._index = _HashIndex(hashes)
 
     def __len__(self) -> int:
         """How many articles may be listed."""
@@ -150,11 +151,37 @@ class Catalogue:
 
     def places(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return where each article stands, listed or not; -1 where it has no place."""
-        if not len(self.hashes):
-            return np.full(len(hashes), -1, np.intp)
-        found = np.minimum(np.searchsorted(self._sorted, hashes), len(self.hashes) - 1)
-        places: NDArray[np.intp] = self._by_hash[found]
-        return np.where((self._sorted[found] == hashes) & (hashes != 0), places, -1)
+        return self._index.places(hashes)
+
+
+class _HashIndex:
+    """Where hashes stand: sorted, with the place where those begin that share their first bits.
+
+    Hashes are evenly spread, so that hardly two share their first bits where there are a few times as many of
+    these as hashes; then a look there takes a fifth of the time of a binary search.
+    """
+
+    def __init__(self, hashes: NDArray[np.uint64]) -> None:
+        order = np.argsort(hashes)
+        order = order[np.count_nonzero(hashes == 0) :]
+        bits = max(1, (4 * len(order)).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._sorted = np.append(hashes[order], ~np.uint64(0))
+        self._order = np.append(order, -1)
+        sharing = np.bincount((self._sorted[:-1] >> self._shift).astype(np.intp), minlength=1 << bits)
+        self._most_sharing = int(sharing.max())
+        self._begins = np.cumsum(sharing) - sharing
+
+    def places(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return where each stands; -1 where it does not."""
+        if self._most_sharing > MOST_SHARING:
+            at = np.searchsorted(self._sorted[:-1], hashes)
+        else:
+            at = self._begins[(hashes >> self._shift).astype(np.intp)]
+            for _ in range(self._most_sharing - 1):
+                at += self._sorted[at] < hashes
+        places: NDArray[np.intp] = np.where(self._sorted[at] == hashes, self._order[at], -1)
+        return places
 
 
 def _or(values: NDArray[Any] | None, n: int, fill: float, dtype: type) -> NDArray[Any]:

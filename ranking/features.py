@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from ranking.catalogue import BOOSTED, Catalogue
 from ranking.readers import RECENTS, Readers
@@ -169,9 +168,15 @@ def co_read_shares(readers: Readers, catalogue: Catalogue, now_ms: int) -> Float
     owners, articles, found = catalogue.co_reads.after_each(read, now_ms)
     places = catalogue.places(articles)
     there = places >= 0
-    next_reads = csr_array((found[there], (owners[there], places[there])), (len(read), len(catalogue.hashes)))
-    lessened = csr_array((1.0 / back, (users, numbers)), (len(readers), len(read)))
-    shares: Floats = (lessened @ next_reads).toarray().astype(np.float32)
+    owners, places, found = owners[there], places[there], found[there]
+    begins = np.searchsorted(owners, np.arange(len(read) + 1))
+    counts = np.diff(begins)[numbers]
+    pairs = np.repeat(np.arange(len(users)), counts)
+    entries = np.arange(len(pairs)) + np.repeat(begins[numbers] - (np.cumsum(counts) - counts), counts)
+    shape = len(readers), len(catalogue.hashes)
+    cells = users[pairs] * shape[1] + places[entries]
+    summed = np.bincount(cells, (1.0 / back)[pairs] * found[entries], minlength=shape[0] * shape[1])
+    shares: Floats = summed.reshape(shape).astype(np.float32)
     return shares
 
 

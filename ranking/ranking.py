@@ -40,8 +40,10 @@ from ranking.readers import Readers
 from ranking.reranker import ClickModel, as_by_hand, model_scores
 from ranking.rules import FREE, Chosen, Rules, bars, choose
 
-CHUNK_USERS = 64
-SCORES_AT_ONCE = 8_000_000
+CHUNK_USERS = 256
+LEAST_USERS = 64
+"""In a chunk, unless their scores were more than are kept at once; with more users, if scores stay in the cache."""
+CACHED_SCORES, SCORES_AT_ONCE = 400_000, 8_000_000
 CONCERNED_AT_ONCE = 8_000_000
 SURPRISE = 1.0
 """So many deviations what a product cannot know of a newcomer may lie above its mean."""
@@ -113,7 +115,8 @@ class Trace:
 
 def rank(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms: int) -> Ranked:
     """Return the lists of all ``readers``."""
-    chunk = max(1, min(CHUNK_USERS, SCORES_AT_ONCE // max(1, len(catalogue.hashes))))
+    size = max(1, len(catalogue.hashes))
+    chunk = min(CHUNK_USERS, max(1, CACHED_SCORES // size, min(LEAST_USERS, SCORES_AT_ONCE // size)))
     pieces = [
         rank_traced(readers.some(slice(start, start + chunk)), catalogue, formula, now_ms)[0]
         for start in range(0, max(1, len(readers)), chunk)

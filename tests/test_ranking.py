@@ -227,6 +227,18 @@ def test_places_are_found_by_hash_and_strangers_are_nowhere() -> None:
     assert a_catalogue([]).places(asked).tolist() == [-1] * 6
 
 
+@pytest.mark.parametrize("first_bits_alike", [False, True])
+def test_all_places_are_found_however_hashes_are_spread(first_bits_alike: bool) -> None:
+    draw = np.random.default_rng(1)
+    spread = draw.integers(1, 2**63, 300).astype(np.uint64)
+    alike = np.arange(1, 300, dtype=np.uint64)
+    hashes = draw.permutation(np.concatenate([alike if first_bits_alike else spread, np.zeros(100, np.uint64)]))
+    catalogue = Catalogue([], np.zeros((len(hashes), 2), np.float32), hashes, np.zeros(len(hashes), np.int64))
+    asked = np.concatenate([hashes, hashes + np.uint64(1)])
+    stands_at = {number: place for place, number in enumerate(hashes.tolist()) if number}
+    assert catalogue.places(asked).tolist() == [stands_at.get(number, -1) for number in asked.tolist()]
+
+
 def test_a_reason_is_the_part_that_carried_the_score_and_has_words() -> None:
     parts = np.zeros((1, 4, len(PARTS)), np.float32)
     for column, (name, value) in enumerate([("long", 2), ("nearest", 1), ("popularity", 3), ("fatigue", -9)]):
