@@ -31,6 +31,7 @@ from ranking.popularity import Popularity
 from ranking.ranking import Formula, rank_traced
 from ranking.readers import Past, Readers
 from ranking.reasons import WORDS, reasons
+from ranking.regions import RegionalCounts
 from ranking.reserved import nobody, of_category, readers_of, related, within_category
 from ranking.rules import BARS, FATES, FREE
 from streams.table import read_to_end
@@ -174,10 +175,11 @@ def _fresh_articles(settings: Settings, topics: Topics, dims: int, now_ms: int) 
     popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES)
     co_reads = CoReading(CO_READS_HALF_LIFE_MS)
     groups = GroupCounts(settings.partitions, STATS_HALF_LIFE_MS)
-    take_stats(popularity, groups, read_to_end(settings, topics.article_stats, name=NAME))
+    regions = RegionalCounts(STATS_HALF_LIFE_MS)
+    take_stats(popularity, regions, groups, read_to_end(settings, topics.article_stats, name=NAME))
     take_co_reads(co_reads, read_to_end(settings, topics.co_reads, name=NAME))
     with closing(ArticleView(settings, topics.article_vectors, dims=dims, name=NAME)) as view:
-        fresh = FreshArticles(settings, view.table, popularity, co_reads)
+        fresh = FreshArticles(settings, view.table, popularity, co_reads, regions)
         fresh.refresh(view.catch_up(), now_ms)
     return fresh
 

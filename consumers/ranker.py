@@ -26,6 +26,7 @@ from encoders.interest import InterestModel
 from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
 from ranking.ranking import Formula
+from ranking.regions import RegionalCounts
 from streams.group import GroupInput
 from streams.health import HealthServer, Pulse
 from streams.table import TableReader
@@ -73,11 +74,12 @@ def run(
         next_reads = stack.enter_context(closing(TableReader(settings, topics.co_reads, name=f"{NAME}.co-reads")))
         popularity = Popularity(settings.partitions, STATS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES)
         co_reads = CoReading(CO_READS_HALF_LIFE_MS)
-        fresh = FreshArticles(settings, articles.table, popularity, co_reads)
+        regions = RegionalCounts(STATS_HALF_LIFE_MS)
+        fresh = FreshArticles(settings, articles.table, popularity, co_reads, regions)
         lists = RankerLists(settings, topics, model, fresh, formula)
         restored = articles.catch_up(pulse)
         groups = GroupCounts(settings.partitions, STATS_HALF_LIFE_MS)
-        take_stats(popularity, groups, stats.catch_up(pulse=pulse))
+        take_stats(popularity, regions, groups, stats.catch_up(pulse=pulse))
         take_co_reads(co_reads, next_reads.catch_up(pulse=pulse))
         feedback = FeedbackLoop(settings, groups.feedback, lists)
         shadow = stack.enter_context(closing(Shadow(settings, topics, lists)))
@@ -95,7 +97,7 @@ def run(
             seconds = 0.0 if source.assigned and lists.put_off() else settings.batch_wait_ms / 1000
             records = source.consume(settings.batch_events, seconds)
             now = _now_ms()
-            take_stats(popularity, groups, stats.poll(limit=20_000))
+            take_stats(popularity, regions, groups, stats.poll(limit=20_000))
             take_co_reads(co_reads, next_reads.poll(limit=20_000))
             feedback.turn(now)
             lists.take_articles(articles.poll(), now)

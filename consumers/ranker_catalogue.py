@@ -19,6 +19,7 @@ from ranking.catalogue import PLACEMENTS, Catalogue, Facts, Moments
 from ranking.co_reading import CoReading
 from ranking.labels import LabelIndex
 from ranking.popularity import Popularity, base_rate, popularity
+from ranking.regions import NO_REGIONS, RegionalCounts
 from ranking.rules import Rules, may_be_listed
 
 REFRESH_MS = 250
@@ -42,12 +43,16 @@ class FreshArticles:
     """Keeps a :class:`ranking.catalogue.Catalogue` over the rows of an article table, which are its places."""
 
     def __init__(
-        self, settings: Settings, articles: ArticleTable, popularity: Popularity, co_reads: CoReading | None = None
-    ) -> None:
+        self, settings: Settings, articles: ArticleTable, popularity: Popularity, co_reads: CoReading | None = None,
+        regions: RegionalCounts | None = None,
+    ) -> None:  # fmt: skip
         self.rules = Rules.of(settings)
         self._articles = articles
         self._popularity = popularity
         self._co_reads = CoReading() if co_reads is None else co_reads
+        self._regions = regions
+        self._regional = NO_REGIONS
+        self._regional_of = np.zeros(0, np.uint64)
         self._labels = LabelIndex()
         self._blocked = frozenset(self.rules.blocked)
         self._languages = frozenset(self.rules.languages)
@@ -140,16 +145,23 @@ class FreshArticles:
         return None
 
     def _count(self, now_ms: int) -> None:
-        """Find anew how articles are clicked and, every five seconds, what their texts promise."""
+        """Find anew how articles are clicked and, every five seconds, what their texts promise and regions prefer."""
         c = self.catalogue
         counts = self._popularity.all_counts_in(self._counts_of(c.ids), now_ms)
         impressions, clicks = counts[0]
         rate = base_rate(impressions, clicks)
+        regions_due = False
         if now_ms >= self._appeal_at:
             self._appeal_at = now_ms + APPEAL_MS
             self._appeal = fit_appeal(c.vectors, impressions, clicks, rate, self._appeal)
+            regions_due = True
         appeal = appeal_of(c.vectors, self._appeal)
-        self.catalogue = c.with_popularity(popularity(impressions, clicks, rate, appeal), appeal, counts, rate)
+        liked = popularity(impressions, clicks, rate, appeal)
+        if self._regions is not None and (regions_due or self._regional_of is not c.hashes):
+            everywhere = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) + appeal.astype(np.float64) + liked)))
+            self._regional = self._regions.regional(c.places(self._regions.hashes), everywhere, now_ms)
+            self._regional_of = c.hashes
+        self.catalogue = c.with_popularity(liked, appeal, counts, rate, self._regional)
 
     def _counts_of(self, article_ids: Sequence[str]) -> NDArray[np.intp]:
         as_of = self._popularity.version, self._articles_taken

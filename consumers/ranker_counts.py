@@ -14,6 +14,7 @@ from ranking.candidates import SOURCES
 from ranking.co_reading import CoReading
 from ranking.feedback import Feedback
 from ranking.popularity import Popularity
+from ranking.regions import RegionalCounts
 from streams.record import Record, text_key
 from streams.worker import Log
 
@@ -72,7 +73,9 @@ def wilson(shown: float, clicked: float) -> tuple[float, float, float]:
     return rate, max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half))
 
 
-def take_stats(popularity: Popularity, groups: GroupCounts, records: Iterable[Record]) -> None:
+def take_stats(
+    popularity: Popularity, regions: RegionalCounts, groups: GroupCounts, records: Iterable[Record]
+) -> None:  # fmt: skip
     """Take over impressions and clicks of articles and sources; what cannot be read is left out and logged."""
     for record in records:
         try:
@@ -82,6 +85,7 @@ def take_stats(popularity: Popularity, groups: GroupCounts, records: Iterable[Re
                 groups.put(record.partition(), key.removeprefix(SOURCE_PREFIX), stats)
             else:
                 popularity.put(record.partition(), key, stats)
+                regions.put(record.partition(), hash64(key), stats)
         except UnreadableState as error:
             _left_out(record, error)
 

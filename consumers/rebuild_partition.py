@@ -17,6 +17,7 @@ from consumers.event_account import Dropped, EventAccount
 from consumers.rebuild import NAME, own_waits, readable_state
 from contract.errors import NewerState, UnreadableState
 from contract.records import (
+    OTHER_NAME,
     PARTITION_KEY,
     SOURCE_PREFIX,
     ArticleStats,
@@ -29,7 +30,6 @@ from contract.records import (
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.fold_rules import FoldLimits
-from encoders.fold_statistics import OTHER
 from encoders.interest import InterestModel
 from streams.clients import make_admin
 from streams.dead_letters import read as read_letter
@@ -176,6 +176,7 @@ class _Recount:
         self.totals = msgspec.structs.replace(
             self._account.totals(waits), timestamp=self._timestamp, next_offset=offset,
             reasons=_names(name for stats in self._named.values() for name in stats.reasons),
+            regions=_names(name for stats in self._named.values() for name in stats.regions),
             sources=_names(k.removeprefix(SOURCE_PREFIX) for k in self._named if k.startswith(SOURCE_PREFIX)),
         )  # fmt: skip
         return self.totals
@@ -201,7 +202,7 @@ class _Recount:
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in dict.fromkeys(names) if name != OTHER)
+    return tuple(name for name in dict.fromkeys(names) if name != OTHER_NAME)
 
 
 def _is_damaged(decode: Callable[[bytes], object], value: bytes | None) -> bool:

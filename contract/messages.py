@@ -41,8 +41,11 @@ Kind = Literal[
 Placement = Literal["auto", "pinned", "boosted", "held"]
 Empty = Literal["", "no_articles", "nothing_left"]
 CauseKind = Literal["event", "article", "withdrawal", "refresh", "start"]
+Device = Literal["", "mobile", "tablet", "desktop"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PLACEMENTS: tuple[str, ...] = get_args(Placement)
+DEVICES: tuple[Device, ...] = get_args(Device)
+_DEVICES: dict[str, Device] = {device: device for device in DEVICES}
 UNKNOWN_KIND = "unknown"
 ARTICLE_KINDS = frozenset({"click", "dwell", "like", "dislike", "share"})
 CARRIED_KINDS = ARTICLE_KINDS | {"follow", "mute"}
@@ -129,7 +132,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     context: Annotated[
         dict[str, Any],
         Meta(
-            description="Anything else. Of this are read: `language`, the reader's own, as in `de` or `pt-BR`; and "
+            description="Anything else. Of this are read: `language`, the reader's own, as in `de` or `pt-BR`; "
+            "`region`, where they are, as in `DE-BY`; `device`, one of `mobile`, `tablet` and `desktop`; and "
             "`group`, by which an evaluation slices."
         ),
     ] = {}
@@ -178,6 +182,18 @@ def language_of(tag: object) -> str:
     if not isinstance(tag, str) or len(tag) > MAX_TAG_LENGTH:
         return ""
     return tag.replace("_", "-").partition("-")[0].strip().lower()
+
+
+def region_of(tag: object) -> str:
+    """Return a region as it is kept: ``US-CA`` for ``us_ca``; "" where ``tag`` is none."""
+    if not isinstance(tag, str) or len(tag) > MAX_TAG_LENGTH:
+        return ""
+    return tag.replace("_", "-").strip().upper()
+
+
+def device_of(name: object) -> Device:
+    """Return the kind of device by its name, "" for one not known here."""
+    return _DEVICES.get(name.strip().lower(), "") if isinstance(name, str) else ""
 
 
 Message = TypeVar("Message", Article, Event, List)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import NewerState, UnreadableState
-from contract.messages import Cause, Kind, Placement
+from contract.messages import Cause, Device, Kind, Placement
 
 VERSION = 1
 PARTITION_KEY = b"~partition"
@@ -86,7 +86,7 @@ class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     last minute of event time, in which ``minute_events`` came, ``record_minute`` and ``record_minute_events`` the
     same by the records' timestamps; up to ``limited_until`` (event time) the user does not
     count in statistics. ``cause`` is the oldest event since the record before that asks for a ranking;
-    ``language`` what the user's events told last, "" where none did.
+    ``language``, ``region`` and ``device`` are what the user's events told last, "" where none did.
 
     Values are replaced, never written into, so a shallow copy is a copy.
     """
@@ -109,6 +109,8 @@ class Windows(msgspec.Struct, omit_defaults=True, gc=False):
     waiting: tuple[Waiting, ...] = ()
     cause: Cause | None = None
     language: str = ""
+    region: str = ""
+    device: Device = ""
 
 
 class Recent(NamedTuple):
@@ -145,8 +147,8 @@ class UserRecord(msgspec.Struct, gc=False):
 class PartitionTotals(msgspec.Struct, omit_defaults=True):
     """What became of all records read from one partition of ``user-events``.
 
-    read = folded + waiting + duplicate + dead; ``hash_sum`` is over the folded. ``reasons`` and ``sources``
-    are the names under which statistics are kept apart here, in the order in which they came. All before
+    read = folded + waiting + duplicate + dead; ``hash_sum`` is over the folded. ``reasons``, ``sources`` and
+    ``regions`` are the names under which statistics are kept apart here, in the order in which they came. All before
     ``next_offset`` is in them.
     """
 
@@ -161,14 +163,15 @@ class PartitionTotals(msgspec.Struct, omit_defaults=True):
     reasons: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     next_offset: int = 0
+    regions: tuple[str, ...] = ()
 
 
 class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Impressions and clicks of one article or source in one partition, decayed to event time ``at``.
 
-    ``positions`` (by the first position of each bucket) and ``reasons`` hold impressions and clicks of those
-    whose position and reason were told. ``lately`` holds all, by the half-life in minutes with which they decay to
-    ``at``: what is newer than ``at`` weighs more than 1.
+    ``positions`` (by the first position of each bucket), ``reasons`` and ``regions`` hold impressions and clicks of
+    those whose position, reason and user's region were told. ``lately`` holds all, by the half-life in minutes with
+    which they decay to ``at``: what is newer than ``at`` weighs more than 1.
     """
 
     at: int
@@ -178,6 +181,7 @@ class ArticleStats(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     positions: dict[int, tuple[float, float]] = {}
     reasons: dict[str, tuple[float, float]] = {}
     lately: dict[int, tuple[float, float]] = {}
+    regions: dict[str, tuple[float, float]] = {}
 
 
 class CoReads(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -190,6 +194,8 @@ class CoReads(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 SOURCE_PREFIX = "~source/"
+OTHER_NAME = "other"
+"""In place of names of reasons, sources and regions that are not kept apart."""
 KIND_BITS: dict[Kind, int] = {"click": 1, "dwell": 2, "like": 4, "share": 8, "dislike": 16}
 _KIND_OF_BIT = {bit: kind for kind, bit in KIND_BITS.items()}
 RECENT = struct.Struct("<QqI")  # hash, time, bit of the kind << 16 | dwell_ms

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from contract.errors import BadRecord
-from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting, language_of
+from contract.messages import ARTICLE_KINDS, Cause, Event, decode_carried, decode_waiting
 from contract.records import KIND_BITS, RECENT, ArticleStats, PartitionTotals, UserRecord, Waiting, Windows
 from encoders.articles import ArticleTable, hash_bytes
 from encoders.decayed import DecayedSums
@@ -33,7 +33,7 @@ from encoders.fold_rules import (
 from encoders.fold_statistics import Statistics
 from encoders.interest import InterestModel
 from encoders.user_state import MASK64, PartitionState, event_hashes, staged_copy
-from encoders.windows import find, note_rate, note_read, note_shown, note_target, push
+from encoders.windows import find, note_context, note_rate, note_read, note_shown, note_target, push
 
 
 class _Staged:
@@ -181,7 +181,7 @@ class Fold:
         at = min(timestamp, event.at)
         note_rate(windows, at, timestamp, self._limits.events_per_minute)
         if event.context:
-            windows.language = language_of(event.context.get("language")) or windows.language
+            note_context(windows, event.context)
         if kind in ARTICLE_KINDS and not self._known(event.article_id):
             windows.waiting = (*windows.waiting, Waiting(event.article_id, offset, timestamp, value))
             account.wait(kind)
@@ -222,7 +222,7 @@ class Fold:
             if at < windows.limited_until:
                 self.limited += 1
             elif first:
-                self.statistics.count(row, at, kind, event.position, event.reason, event.source)
+                self.statistics.count(row, at, kind, event.position, event.reason, event.source, windows.region)
                 self.statistics.count_next(before, article, at)
         self._move(staged, row, at, weight_of(kind, dwell_ms))
 
@@ -254,9 +254,10 @@ class Fold:
         if at < staged.windows.limited_until:
             self.limited += 1
             return
+        region = staged.windows.region
         for (row, item), first in zip(shown.values(), fresh, strict=True):
             if first and row is not None:
-                self.statistics.count(row, at, "impression", item.position, item.reason, item.source)
+                self.statistics.count(row, at, "impression", item.position, item.reason, item.source, region)
 
     def _target(self, staged: _Staged, event: Event, at: int) -> None:
         """Take in a follow or a mute. The article it was made on counts where it is known."""

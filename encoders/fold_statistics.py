@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.records import RECENT, SOURCE_PREFIX, ArticleStats, PartitionTotals
+from contract.records import OTHER_NAME, RECENT, SOURCE_PREFIX, ArticleStats, PartitionTotals
 from encoders.articles import ArticleTable
 from encoders.decayed import DecayedSums
 from encoders.fold_rules import (
@@ -28,7 +28,6 @@ from encoders.windows import MINUTE_MS
 POSITIONS = (0, 1, 2, 3, 5, 10, 20)
 NAMES = 32
 NAME_LENGTH = 64
-OTHER = "other"
 
 
 class Way(NamedTuple):
@@ -38,13 +37,14 @@ class Way(NamedTuple):
     position: int | None
     reason: str
     source: str
+    region: str
 
 
 class Statistics:
     """Counts one batch of one partition; use once.
 
-    ``totals`` are the staged ones, whose names of reasons and sources grow here. ``co_reads`` are the staged sums of
-    the articles touched.
+    ``totals`` are the staged ones, whose names of reasons, sources and regions grow here. ``co_reads`` are the staged
+    sums of the articles touched.
     """
 
     def __init__(self, current: PartitionState, totals: PartitionTotals, articles: ArticleTable, capacity: int) -> None:
@@ -53,15 +53,17 @@ class Statistics:
         self._articles = articles
         self._capacity = capacity
         self._ways: dict[Way, int] = {}
-        self._told: dict[tuple[str, int | None, str, str], int] = {}
+        self._told: dict[tuple[str, int | None, str, str, str], int] = {}
         self._rows = array("q")
         self._ats = array("q")
         self._numbers = array("q")
         self.co_reads: dict[str, DecayedSums] = {}
 
-    def count(self, row: int, at: int, kind: str, position: int | None, reason: str, source: str) -> None:
-        """Count an impression or a click of the article in ``row``, as of ``at``."""
-        told = (kind, position, reason, source)
+    def count(
+        self, row: int, at: int, kind: str, position: int | None, reason: str, source: str, region: str
+    ) -> None:  # fmt: skip
+        """Count an impression or a click of the article in ``row``, as of ``at``, by a user in ``region``."""
+        told = (kind, position, reason, source, region)
         way = self._told.get(told)
         if way is None:
             way = self._way(*told)
@@ -118,20 +120,21 @@ class Statistics:
             sums = self.co_reads[article_id] = current.copy() if current else DecayedSums()
         return sums
 
-    def _way(self, kind: str, position: int | None, reason: str, source: str) -> int:
+    def _way(self, kind: str, position: int | None, reason: str, source: str, region: str) -> int:
         totals = self._totals
         totals.reasons, reason = _known(totals.reasons, reason)
         totals.sources, source = _known(totals.sources, source)
+        totals.regions, region = _known(totals.regions, region)
         bucket = None if position is None or position < 0 else POSITIONS[bisect_right(POSITIONS, position) - 1]
-        return self._ways.setdefault(Way(kind, bucket, reason, source), len(self._ways))
+        return self._ways.setdefault(Way(kind, bucket, reason, source, region), len(self._ways))
 
 
 def _known(names: tuple[str, ...], name: str) -> tuple[tuple[str, ...], str]:
     """Return the names kept apart and the one to use: clients may send any, but only so many are kept apart."""
     if not name or name in names:
         return names, name
-    if name == OTHER or len(name) > NAME_LENGTH or len(names) >= NAMES:
-        return names, OTHER
+    if name == OTHER_NAME or len(name) > NAME_LENGTH or len(names) >= NAMES:
+        return names, OTHER_NAME
     return (*names, name), name
 
 
@@ -169,6 +172,7 @@ def _added(
     total = [before.impressions * kept, before.clicks * kept]
     positions = {p: [i * kept, c * kept] for p, (i, c) in before.positions.items()}
     reasons = {r: [i * kept, c * kept] for r, (i, c) in before.reasons.items()}
+    regions = {r: [i * kept, c * kept] for r, (i, c) in before.regions.items()}
     for number, count in sums:
         way, count = ways[number], count * added
         column = 0 if way.kind == "impression" else 1
@@ -177,6 +181,8 @@ def _added(
             positions.setdefault(way.position, [0.0, 0.0])[column] += count
         if way.reason:
             reasons.setdefault(way.reason, [0.0, 0.0])[column] += count
+        if way.region:
+            regions.setdefault(way.region, [0.0, 0.0])[column] += count
     short = {}
     for minutes, new in zip(SHORT_HALF_LIVES_MINUTES, lately, strict=True):
         old = before.lately.get(minutes, (0.0, 0.0))
@@ -186,4 +192,5 @@ def _added(
         at=newest, impressions=total[0], clicks=total[1],
         positions={p: (i, c) for p, (i, c) in positions.items()},
         reasons={r: (i, c) for r, (i, c) in reasons.items()}, lately=short,
+        regions={r: (i, c) for r, (i, c) in regions.items()},
     )  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from contract.messages import device_of, language_of, region_of
 from contract.records import Windows
 
 MINUTE_MS = 60_000
@@ -85,6 +87,13 @@ def note_target(windows: Windows, target: str, *, follow: bool, follows: int, mu
         windows.follows = (*windows.follows, target)[-follows:]
     else:
         windows.mutes = (*windows.mutes, target)[-mutes:]
+
+
+def note_context(windows: Windows, context: Mapping[str, Any]) -> None:
+    """Note what an event's context tells of its user; what it does not tell stays as it was."""
+    windows.language = language_of(context.get("language")) or windows.language
+    windows.region = region_of(context.get("region")) or windows.region
+    windows.device = device_of(context.get("device")) or windows.device
 
 
 def note_rate(windows: Windows, at: int, timestamp: int, most: int) -> None:

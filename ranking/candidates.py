@@ -87,7 +87,7 @@ def find_candidates(
             front.by_category[_favourites(readers, catalogue, now_ms)].reshape(users, CATEGORIES * amounts.of_category),
             CATEGORY,
         ),
-        _keys(np.broadcast_to(front.popular, (users, len(front.popular))), POPULAR),
+        _keys(_popular(readers, catalogue, front, weights, amounts, now_ms), POPULAR),
     ]
     keys = np.concatenate(found, axis=1)
     places = keys // len(SOURCES)
@@ -207,6 +207,27 @@ def _front(catalogue: Catalogue, weights: Weights, amounts: Amounts, now_ms: int
         )
     front: _Front = catalogue.fronts[key]
     return front
+
+
+def _popular(
+    readers: Readers, catalogue: Catalogue, front: _Front, weights: Weights, amounts: Amounts, now_ms: int
+) -> Places:
+    """Return the most popular, [u, m]: in the user's region where they told one."""
+    popular = np.broadcast_to(front.popular, (len(readers), len(front.popular)))
+    regions = readers.regions(catalogue.regional.numbers)
+    if not regions.any():
+        return popular
+    popular = popular.copy()
+    for region in np.unique(regions[regions > 0]).tolist():
+        key = weights, amounts, region
+        if key not in catalogue.fronts:
+            places = np.union1d(front.popular, catalogue.regional.seen[region])
+            places = places[catalogue.listed[places]]
+            here = common_parts(catalogue, weights, now_ms, places).sum(axis=0)
+            here += np.float32(weights.popularity) * catalogue.regional.excess[region, places]
+            catalogue.fronts[key] = places[np.argsort(-here, kind="stable")[: len(front.popular)]]
+        popular[regions == region] = catalogue.fronts[key]
+    return popular
 
 
 def _favourites(readers: Readers, catalogue: Catalogue, now_ms: int) -> Places:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ranking.co_reading import CoReading
 from ranking.labels import LabelIndex
+from ranking.regions import NO_REGIONS, Regional
 
 Floats = NDArray[np.float32]
 AUTO, PINNED, BOOSTED = 0, 1, 2
@@ -47,7 +48,8 @@ class Facts:
     ``language`` a number for each (0: not told) as in ``languages``, ``placement`` one of :data:`PLACEMENTS`.
     ``popularity`` is how much better than its text promised it is clicked, ``appeal`` what the text promises, both as
     log-odds against the average article; ``impressions`` are decayed. ``counts`` [h, 2, n] are decayed impressions and
-    clicks by half-life, the long one first (:meth:`ranking.popularity.Popularity.all_counts_in`).
+    clicks by half-life, the long one first (:meth:`ranking.popularity.Popularity.all_counts_in`). ``regional`` says how
+    regions differ from that.
     """
 
     listed: NDArray[np.bool_] | None = None
@@ -64,6 +66,7 @@ class Facts:
     labels: LabelIndex = field(default_factory=LabelIndex)
     co_reads: CoReading = field(default_factory=CoReading)
     moments: Moments | None = None
+    regional: Regional = NO_REGIONS
 
 
 class Catalogue:
@@ -99,6 +102,7 @@ class Catalogue:
         self.languages = facts.languages
         self.labels = facts.labels
         self.co_reads = facts.co_reads
+        self.regional = facts.regional
         self.moments = facts.moments or Moments.of(vectors[self.listed])
         self._index = _HashIndex(hashes)
 
@@ -107,13 +111,14 @@ class Catalogue:
         return len(self.open)
 
     def with_popularity(
-        self, popularity: Floats, appeal: Floats, counts: NDArray[np.float64], base_rate: float
-    ) -> Catalogue:
+        self, popularity: Floats, appeal: Floats, counts: NDArray[np.float64], base_rate: float,
+        regional: Regional = NO_REGIONS,
+    ) -> Catalogue:  # fmt: skip
         """Return the same articles as others have clicked them meanwhile."""
         other = copy.copy(self)
         other.popularity, other.appeal = popularity, appeal
         other.counts, other.impressions = counts, counts[0, 0].astype(np.float32)
-        other.base_rate = base_rate
+        other.base_rate, other.regional = base_rate, regional
         other.__dict__.pop("fronts", None)
         return other
 

@@ -7,8 +7,9 @@ largest to what they read lately, ``category`` the logarithm of how often they r
 over the listed articles times a weight times the user's confidence, which grows with every click, so that
 the change from popular to personal is smooth. ``co_reads`` is the share of readers of the last articles who
 read this one next, ``followed`` whether the user follows a label of it. ``popularity`` and ``appeal`` are
-explained in :mod:`ranking.popularity`; ``freshness`` halves with age; ``editor`` is a boost; ``fatigue`` grows with
-the logarithm of the showings that led to no click.
+explained in :mod:`ranking.popularity`; popularity is that in the user's region where they told one
+(:mod:`ranking.regions`). ``freshness`` halves with age; ``editor`` is a boost; ``fatigue`` grows with the logarithm of
+the showings that led to no click.
 """
 
 from __future__ import annotations
@@ -128,6 +129,9 @@ def score_parts(
         if targets:
             parts[5, user] = marked(catalogue, targets)[places[user]] * np.float32(weights.followed)
     parts[6:10] = common_parts(catalogue, weights, now_ms, places)
+    if catalogue.regional.numbers:
+        excess = catalogue.regional.excess[readers.regions(catalogue.regional.numbers)[:, None], places]
+        parts[6] += np.float32(weights.popularity) * excess
     counts = shown_counts(readers, catalogue) if shown is None else shown
     parts[10] = np.log1p(counts[users, places]) * np.float32(-weights.fatigue)
     parts[:, places < 0] = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.messages import Device
 from contract.records import KIND_BITS, RECENT, Windows
 
 Floats = NDArray[np.float32]
@@ -30,6 +31,8 @@ class Past(NamedTuple):
     follows: tuple[str, ...] = ()
     mutes: tuple[str, ...] = ()
     language: str = ""
+    region: str = ""
+    device: Device = ""
 
     @classmethod
     def of(cls, windows: Windows) -> Past:
@@ -104,6 +107,14 @@ class Readers:
     @property
     def follows(self) -> list[tuple[str, ...]]:
         return [past.follows if personal else () for past, personal in zip(self.pasts, self.personal, strict=True)]
+
+    def regions(self, numbers: Mapping[str, int]) -> NDArray[np.intp]:
+        """Return the number of each user's region, [u]; 0 where it has none, or the list is not their own."""
+        told = (
+            numbers.get(past.region, 0) if personal else 0
+            for past, personal in zip(self.pasts, self.personal, strict=True)
+        )
+        return np.fromiter(told, np.intp, len(self))
 
     def recent_articles(self, most: int) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
         """Return the last different articles that each user read and did not dislike, at most ``most`` of each.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from contract.messages import (
     ARTICLE_KINDS,
+    DEVICES,
     KINDS,
     LAST_TIME,
     MAX_ID_BYTES,
@@ -182,6 +183,8 @@ def windows(draw: st.DrawFn) -> Windows:
         waiting=tuple(draw(st.lists(waiting, max_size=3))),
         cause=draw(st.none() | causes),
         language=draw(texts),
+        region=draw(texts),
+        device=draw(st.sampled_from(DEVICES)),
     )
 
 
@@ -192,12 +195,14 @@ user_records = st.builds(
 totals = st.builds(
     PartitionTotals, read=uint64, folded=uint64, waiting=uint64, duplicate=uint64, dead=uint64, hash_sum=uint64,
     timestamp=times, reasons=labels.map(tuple), sources=labels.map(tuple),
+    regions=labels.map(tuple),
 )  # fmt: skip
 counts = st.tuples(st.floats(0, 1e9), st.floats(0, 1e9))
 stats = st.builds(
     ArticleStats, at=times, impressions=st.floats(0, 1e9), clicks=st.floats(0, 1e9),
     positions=st.dictionaries(st.integers(0, 20), counts, max_size=3),
     reasons=st.dictionaries(texts, counts, max_size=3),
+    regions=st.dictionaries(texts, counts, max_size=3),
     lately=st.dictionaries(st.sampled_from([15, 60]), counts),
 )  # fmt: skip
 co_reads = st.builds(

@@ -31,6 +31,7 @@ from encoders.articles import ArticleTable, hash64
 from encoders.decay import Decay
 from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
+from ranking.regions import RegionalCounts
 
 HOUR = 3_600_000
 NOW = 1_750_000_000_000
@@ -78,7 +79,7 @@ class Row:
 def a_state(
     interest: Vector, *, cause: Cause | None = None, read: Sequence[str] = (), shown: dict[str, int] | None = None,
     recents: Sequence[str] = ("something",), follows: tuple[str, ...] = (), mutes: tuple[str, ...] = (),
-    language: str = "",
+    language: str = "", region: str = "",
 ) -> bytes:  # fmt: skip
     """The value under a user's key in ``user-vectors``; both interests point the same way."""
     windows = Windows(
@@ -89,6 +90,7 @@ def a_state(
         follows=follows,
         mutes=mutes,
         language=language,
+        region=region,
         cause=cause,
     )
     return encode_user(UserRecord(np.array([*interest, *interest], np.float32).tobytes(), 0, 1, 0, NOW, NOW, windows))
@@ -112,7 +114,8 @@ class World:
         self.table = ArticleTable(DIMS)
         self.popularity = Popularity(self.settings.partitions, 6 * HOUR)
         self.co_reads = CoReading()
-        self.fresh = FreshArticles(self.settings, self.table, self.popularity, self.co_reads)
+        self.regions = RegionalCounts(6 * HOUR)
+        self.fresh = FreshArticles(self.settings, self.table, self.popularity, self.co_reads, self.regions)
         self.topics = Topics(self.settings, "00000000")
         self.lists = RankerLists(self.settings, self.topics, MODEL, self.fresh)
         self.own(owned)
@@ -154,8 +157,13 @@ class World:
         """Take in a user's state; ``past`` as in :func:`a_state`."""
         self.take_users(Row(user_id, a_state(interest, cause=cause, **past), partition))
 
-    def counted(self, article_id: str, impressions: float, clicks: float, partition: int = 0) -> None:
-        self.popularity.put(partition, article_id, ArticleStats(self.now, impressions, clicks))
+    def counted(
+        self, article_id: str, impressions: float, clicks: float, partition: int = 0,
+        regions: dict[str, tuple[float, float]] | None = None,
+    ) -> None:  # fmt: skip
+        stats = ArticleStats(self.now, impressions, clicks, regions=regions or {})
+        self.popularity.put(partition, article_id, stats)
+        self.regions.put(partition, hash64(article_id), stats)
 
     def later(self, ms: int) -> None:
         self.now += ms

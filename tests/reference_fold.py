@@ -84,6 +84,8 @@ class ReferenceUser:
     follows: list[str] = field(default_factory=list)
     mutes: list[str] = field(default_factory=list)
     language: str = ""
+    region: str = ""
+    device: str = ""
     waiting: list[Wait] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     timestamp: int | None = None
@@ -118,7 +120,7 @@ class Reference:
         self.articles: dict[str, ArticleRecord | None] = {}
         self.vectors: dict[str, list[float]] = {}
         self.users: dict[str, ReferenceUser] = {}
-        self.counted: dict[str, list[tuple[int, str, int | None, str]]] = {}
+        self.counted: dict[str, list[tuple[int, str, int | None, str, str]]] = {}
         self.co_reads: dict[str, Sums] = {}
         self.absorbs: list[tuple[str, list[Any]]] = []
         self.outcome: dict[int, str] = {}
@@ -181,6 +183,8 @@ class Reference:
         at = min(event.at, record.timestamp)
         self.rate(user, at, record.timestamp)
         user.language = {"de": "de", "EN-gb": "en"}.get(event.context.get("language", ""), user.language)
+        user.region = {"DE-BY": "DE-BY", "us_ca": "US-CA"}.get(event.context.get("region", ""), user.region)
+        user.device = {"mobile": "mobile", "Tablet": "tablet"}.get(event.context.get("device", ""), user.device)
         if event.kind in READING and event.article_id not in self.articles:
             self.outcome[record.offset] = "waiting"
             self.wait(user, Wait((self.partition, record.offset), record.timestamp, event, encode(event)))
@@ -254,7 +258,7 @@ class Reference:
         items = {item.article_id: item for item in event.shown}
         for article_id, item in items.items():
             if article_id not in user.shown and at >= user.limited_until:
-                self.count(article_id, at, "impression", item.position, item.reason, item.source)
+                self.count(article_id, at, "impression", item.position, item.reason, item.source, user.region)
             user.counts[article_id] = user.counts.get(article_id, 0) + 1
             self.move(user, article_id, at, -0.01, affinity=False)
         newest = [*(article_id for article_id in user.shown if article_id not in items), *items]
@@ -272,7 +276,7 @@ class Reference:
         dwell_ms = min(event.dwell_ms or 0, 60_000) if kind == "dwell" else 0
         user.recents = [*before, (article_id, at, kind, dwell_ms)][-self.limits.recents :]
         if kind == "click" and counts and first and at >= user.limited_until:
-            self.count(article_id, at, "click", event.position, event.reason, event.source)
+            self.count(article_id, at, "click", event.position, event.reason, event.source, user.region)
             if self.articles[article_id] is not None:
                 self.read_next(before, article_id, at)
         weight = 0.5 * dwell_ms / 60_000 if kind == "dwell" else WEIGHTS[kind]
@@ -306,22 +310,25 @@ class Reference:
         if affinity and article.meta.category:
             user.affinities.add(article.meta.category, at, weight)
 
-    def count(self, article_id: str, at: int, kind: str, position: int | None, reason: str, source: str) -> None:
+    def count(
+        self, article_id: str, at: int, kind: str, position: int | None, reason: str, source: str, region: str
+    ) -> None:  # fmt: skip
         if self.articles.get(article_id) is not None:
             bucket = next((low for low, high in BUCKETS if position is not None and low <= position <= high), None)
             for key in (article_id, "~source/" + source)[: 2 if source else 1]:
-                self.counted.setdefault(key, []).append((at, kind, bucket, reason))
+                self.counted.setdefault(key, []).append((at, kind, bucket, reason, region))
 
     def stats(self, key: str, without: Collection[int] = ()) -> tuple[int, dict[Any, float]]:
-        """The time they are as of, and decayed sums by kind, (kind, position), (kind, reason) and (kind, half-life).
+        """The time they are as of, and decayed sums by kind, (kind, position), (kind, reason),
+        (kind, half-life) and (kind, region).
 
         ``without`` leaves some of ``counted`` out of the sums.
         """
         counted = self.counted[key]
-        as_of = max(at for at, _, _, _ in counted) // STATS_HALF_LIFE * STATS_HALF_LIFE
+        as_of = max(at for at, *_ in counted) // STATS_HALF_LIFE * STATS_HALF_LIFE
         sums: dict[Any, float] = {}
-        for at, kind, bucket, reason in (one for number, one in enumerate(counted) if number not in without):
-            for what in (kind, (kind, bucket), (kind, reason)):
+        for at, kind, bucket, reason, region in (one for number, one in enumerate(counted) if number not in without):
+            for what in (kind, (kind, bucket), (kind, reason), (kind, f"in {region}" if region else "")):
                 sums[what] = sums.get(what, 0) + 0.5 ** ((as_of - at) / STATS_HALF_LIFE)
             for minutes in (60, 15):
                 what = kind, f"{minutes} min"

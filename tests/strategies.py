@@ -85,6 +85,10 @@ CONTEXTS: tuple[dict[str, object], ...] = (
     {"language": "de"},
     {"language": "EN-gb"},
     {"language": 7},
+    {"region": "DE-BY", "device": "mobile"},
+    {"region": "us_ca"},
+    {"region": "x" * 40, "device": "toaster"},
+    {"device": "Tablet", "region": None},
     {"a": 1},
 )
 

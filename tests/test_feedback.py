@@ -132,7 +132,7 @@ def test_the_ranker_ranks_by_it_and_tells_the_weights_unless_it_is_off(on: bool)
 
     def take(rates: dict[str, float]) -> None:
         rows = [Row(SOURCE_PREFIX + s, encode_plain(stats(world.now, 20_000, rate))) for s, rate in rates.items()]
-        take_stats(world.popularity, groups, rows)
+        take_stats(world.popularity, world.regions, groups, rows)
         loop.turn(world.now)
 
     for _ in range(24):

@@ -66,10 +66,12 @@ def assert_same_statistics(state: PartitionState, expected: PartitionState) -> N
 
 
 def sums_of(stats: ArticleStats) -> dict[object, float]:
-    """Flat sums by kind, (kind, position), (kind, reason) and (kind, half-life), those of zero left out."""
+    """Flat sums by kind, and by kind and position, reason, half-life or region, those of zero left out."""
     sums: dict[object, float] = {"impression": stats.impressions, "click": stats.clicks}
     for what, counts in [*stats.positions.items(), *stats.reasons.items()]:
         sums["impression", what], sums["click", what] = counts
+    for region, counts in stats.regions.items():
+        sums["impression", f"in {region}"], sums["click", f"in {region}"] = counts
     for minutes, counts in stats.lately.items():
         sums["impression", f"{minutes} min"], sums["click", f"{minutes} min"] = counts
     return {what: count for what, count in sums.items() if count}
@@ -123,7 +125,7 @@ def assert_same_user(user: UserRecord, wanted: ReferenceUser, partition: int) ->
     assert hashes(w.shown) == [hash64(article_id) for article_id in wanted.shown]
     assert list(w.shown_counts) == [wanted.counts[article_id] for article_id in wanted.shown]
     assert (list(w.follows), list(w.mutes)) == (wanted.follows, wanted.mutes)
-    assert w.language == wanted.language
+    assert (w.language, w.region, w.device) == (wanted.language, wanted.region, wanted.device)
     affinities = {hash64(category): weight for category, weight in wanted.affinities.sums().items()}
     assert dict(struct.iter_unpack("<Qd", w.affinities)) == affinities
     assert (w.minute, w.minute_events, w.limited_until) == (wanted.minute, wanted.minute_events, wanted.limited_until)

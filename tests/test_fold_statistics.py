@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -212,6 +213,29 @@ class TestBreakdown:
         assert len(replay.state.totals.reasons) == 32
         assert len(replay.state.stats["a0"].reasons) == 33
         assert stats_of(replay, "~source/other") == pytest.approx((40 - 15, 0))
+
+    def test_by_the_region_that_the_user_told_last(self) -> None:
+        def told(event: Event, region: str) -> Event:
+            return msgspec.structs.replace(event, context={"region": region})
+
+        replay = after(
+            told(seen("a0", user="ann"), "de-by"), act("click", "a0", user="ann"), seen("a0", user="bob"),
+            told(seen("a0", user="eve"), "us_ca"),
+        )  # fmt: skip
+        one = stats_of(replay, "a0")[1]
+        assert stats_of(replay, "a0") == pytest.approx((3 * one, one))
+        regions = replay.state.stats["a0"].regions
+        assert list(regions) == ["DE-BY", "US-CA"]
+        assert regions["DE-BY"] == pytest.approx((regions["US-CA"][0], regions["US-CA"][0]))
+        assert regions["US-CA"] == pytest.approx((replay.state.stats["a0"].clicks, 0))
+
+    def test_only_so_many_regions_are_kept_apart(self) -> None:
+        events = [msgspec.structs.replace(seen("a0", user=f"u{i}"), context={"region": f"R{i}"}) for i in range(40)]
+        replay = after(*events)
+        assert len(replay.state.totals.regions) == 32
+        assert len(replay.state.stats["a0"].regions) == 33
+        stats = replay.state.stats["a0"]
+        assert stats.regions["other"] == pytest.approx((8 / 40 * stats.impressions, 0))
 
     def test_a_withdrawn_articles_counts_go_and_the_sources_stay(self) -> None:
         replay = after(act("click", "a0", source="popular"), act("click", "a1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections.abc import Iterator
@@ -195,6 +196,25 @@ def test_what_is_clicked_becomes_popular(running: Running) -> None:
     for number in range(12):
         running.pipeline.event(f"crowd-{number}", "click", "kitchen-2")
     running.pipeline.until_list(POPULAR, lambda x: ids(x)[0] == "kitchen-2", "led by the article that all click")
+
+
+def test_two_new_users_in_different_regions_get_what_is_read_there(running: Running) -> None:
+    read_in = {"DE-BY": "rates-2", "US-CA": "space-3"}
+    for region, article_id in read_in.items():
+        for number in range(12):
+            running.pipeline.event(f"{region}-{number}", "click", article_id, context={"region": region})
+    newcomers = itertools.count()
+
+    def first_listed(region: str) -> str:
+        """What heads the list of somebody who has read nothing."""
+        user_id = f"new in {region} {next(newcomers)}"
+        sent = running.pipeline.event(
+            user_id, "follow", target="nobody", context={"region": region, "device": "mobile"}
+        )
+        return ids(running.pipeline.until_list(user_id, lambda x: x.cause.at == sent.timestamp, "of a newcomer"))[0]
+
+    for region, article_id in read_in.items():
+        await_true(lambda r=region, a=article_id: first_listed(r) == a, f"{article_id} heads lists in {region}")  # type: ignore[misc]
 
 
 def test_an_article_has_its_related_ones_and_a_withdrawn_one_neither_has_nor_is_any(running: Running) -> None:

@@ -10,6 +10,7 @@ from contract.records import SOURCE_PREFIX, ArticleStats, CoReads, encode_plain
 from encoders.articles import hash64
 from ranking.co_reading import CoReading
 from ranking.popularity import Popularity
+from ranking.regions import RegionalCounts
 from tests.ranker_world import HOUR, NOW, Row
 from tests.ranking_world import window
 
@@ -19,7 +20,7 @@ def test_articles_and_sources_are_told_apart_and_what_cannot_be_read_is_left_out
 ) -> None:
     popularity, groups = Popularity(2, 6 * HOUR), GroupCounts(2, 6 * HOUR)
     take_stats(
-        popularity, groups,
+        popularity, RegionalCounts(6 * HOUR), groups,
         [
             Row("a", encode_plain(ArticleStats(NOW, 10, 2))),
             Row("a", b"damaged"),

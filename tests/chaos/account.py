@@ -223,6 +223,8 @@ class Account:
             "record_minute_events": (windows.record_minute_events, expected.record_minute_events),
             "limited_until": (windows.limited_until, expected.limited_until),
             "language": (windows.language, expected.language),
+            "region": (windows.region, expected.region),
+            "device": (windows.device, expected.device),
             "waiting": (len(windows.waiting), 0),
         }
         if late:  # in which order an article joins that was met before its vector came depends on when that was

@@ -68,7 +68,7 @@ def articles_of(event: Event) -> set[str]:
 def compare_statistics(
     verdict: Verdict, witness: Witness, folds: Mapping[int, Reference], uncertain: Mapping[int, Uncertain], away: str
 ) -> None:
-    """By kind, by kind and position, by kind and reason, of articles and of sources."""
+    """By kind, by kind and position, by kind and reason, by kind and region, of articles and of sources."""
     expected = {(p, key): fold.stats(key) for p, fold in folds.items() for key in fold.counted if key != away}
     for p, key in witness.stats.keys() | expected.keys():
         verdict.statistics_compared += 1
@@ -124,6 +124,8 @@ def _sums_of(stats: ArticleStats, as_of: int) -> dict[Any, float]:
     sums: dict[Any, float] = {"impression": stats.impressions * kept, "click": stats.clicks * kept}
     for what, (impressions, clicks) in [*stats.positions.items(), *stats.reasons.items()]:
         sums["impression", what], sums["click", what] = impressions * kept, clicks * kept
+    for region, (impressions, clicks) in stats.regions.items():
+        sums["impression", f"in {region}"], sums["click", f"in {region}"] = impressions * kept, clicks * kept
     for minutes, (impressions, clicks) in stats.lately.items():
         kept = 0.5 ** ((as_of - stats.at) / (minutes * MINUTE))
         sums["impression", f"{minutes} min"], sums["click", f"{minutes} min"] = impressions * kept, clicks * kept
