@@ -56,7 +56,6 @@ def from_data_set(
 def from_own_topics(settings: Settings, seed: int, left_out: LeftOut, display: Display) -> tuple[ClickLog, str]:
     """Replay what the running system has shown; also return the hash of what was recorded. Blocks."""
     from consumers.shown_log import read_shown, read_vectors
-    from evaluation.models.served import Ranker
     from evaluation.own_log import logged
     from streams.admin import require_topics
 
@@ -66,7 +65,7 @@ def from_own_topics(settings: Settings, seed: int, left_out: LeftOut, display: D
     for article_id, article in read_vectors(settings, topics, model.dims, left_out):
         articles.describe(article_id, article.meta.category, article.vector, article.published_at)
     shown = read_shown(settings, topics, left_out, hours=None).shown
-    moments = logged(shown, articles, Ranker(articles, settings), left_out, np.random.default_rng(seed))
+    moments = logged(shown, articles, None, left_out, np.random.default_rng(seed))
     log = recorded(
         moments, articles, settings, seed,
         lambda read, kept: display.show("replayed", read, len(shown), f"{kept:,} requests recorded"),

@@ -29,11 +29,13 @@ from streams.record import Record
 from streams.table import TableReader
 from streams.worker import Log
 
-SHARE = 0.1
+SHARE = 0.05
 """Of the time that passes, scoring in the shadow may take at most this much."""
 SAVED_SECONDS = 0.2
-AT_ONCE = 16
+AT_ONCE = 8
 WAITING, USERS, LISTS_OF_A_USER = 256, 20_000, 4
+COUNTED_OF_A_USER = 20
+"""Lists of one user that count for or against a candidate: nobody decides alone."""
 EVENTS_AT_ONCE = 5_000
 DECIDE_MS = 1_000
 DAY_MS = 86_400_000
@@ -152,39 +154,49 @@ class _Seen(NamedTuple):
     clicked: NDArray[np.bool_]
 
 
+class _User:
+    """The last scored lists of a user, the newest last, and how many were counted."""
+
+    def __init__(self) -> None:
+        self.lists: dict[str, _Seen] = {}
+        self.counted = 0
+
+
 class SeenLists:
     """The last scored lists of some users, and what their readers do in them."""
 
     def __init__(self) -> None:
-        self._lists: OrderedDict[bytes, dict[str, _Seen]] = OrderedDict()
+        self._users: OrderedDict[bytes, _User] = OrderedDict()
         self._open: deque[tuple[int, _Seen]] = deque()
 
     def remember(self, shown: List, log_odds: NDArray[np.float64]) -> None:
         """Wait for events on a list; ``log_odds`` [2, k] of its articles, NaN where a model said nothing."""
         k = log_odds.shape[1]
         columns = {item.article_id: n for n, item in enumerate(shown.items) if np.isfinite(log_odds[:, n]).all()}
-        known = self._lists.setdefault(shown.user_id.encode(), {})
-        known[shown.list_id] = _Seen(columns, log_odds, np.zeros(k, np.bool_), np.zeros(k, np.bool_))
-        self._lists.move_to_end(shown.user_id.encode())
-        if len(known) > LISTS_OF_A_USER:
-            del known[next(iter(known))]
-        if len(self._lists) > USERS:
-            self._lists.popitem(last=False)
+        user = self._users.setdefault(shown.user_id.encode(), _User())
+        user.lists[shown.list_id] = _Seen(columns, log_odds, np.zeros(k, np.bool_), np.zeros(k, np.bool_))
+        self._users.move_to_end(shown.user_id.encode())
+        if len(user.lists) > LISTS_OF_A_USER:
+            del user.lists[next(iter(user.lists))]
+        if len(self._users) > USERS:
+            self._users.popitem(last=False)
 
     def read(self, records: Sequence[Record], now_ms: int) -> None:
         """Note what was seen and clicked; what is not about a list that was scored is passed over undecoded."""
         for record in records:
-            known = self._lists.get(record.key() or b"")
-            if known is None:
+            user = self._users.get(record.key() or b"")
+            if user is None:
                 continue
             try:
                 event = decode_event(record.key(), record.value())
             except BadRecord:
                 continue  # the users worker has it among the dead letters
             if event.kind == "impression":
-                self._see(event, known, now_ms)
+                self._see(event, user, now_ms)
             elif event.kind == "click":
-                self._click(event, known)
+                self._click(event, user)
+            elif event.kind == "forget":
+                del self._users[event.user_id.encode()]
 
     def closed(self, before_ms: int) -> Iterable[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
         """Yield once, of lists first seen by then, what was said of the items seen [2, n] and what was clicked [n]."""
@@ -192,19 +204,20 @@ class SeenLists:
             _, one = self._open.popleft()
             yield one.log_odds[:, one.seen], one.clicked[one.seen]
 
-    def _see(self, event: Event, known: dict[str, _Seen], now_ms: int) -> None:
-        one = known.get(event.list_id or next(reversed(known)))
+    def _see(self, event: Event, user: _User, now_ms: int) -> None:
+        one = user.lists.get(event.list_id or next(reversed(user.lists)))
         columns = (
             [] if one is None else [c for item in event.shown if (c := one.columns.get(item.article_id)) is not None]
         )
         if one is None or not columns:
             return
-        if not one.seen.any():
+        if not one.seen.any() and user.counted < COUNTED_OF_A_USER:
+            user.counted += 1
             self._open.append((now_ms, one))
         one.seen[columns] = True
 
-    def _click(self, event: Event, known: dict[str, _Seen]) -> None:
-        for list_id, one in reversed(known.items()):
+    def _click(self, event: Event, user: _User) -> None:
+        for list_id, one in reversed(user.lists.items()):
             column = one.columns.get(event.article_id)
             if event.list_id in ("", list_id) and column is not None and one.seen[column]:
                 one.clicked[column] = True

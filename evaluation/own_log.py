@@ -25,16 +25,18 @@ NOTHING_READ: Indices = np.empty(0, np.intp)
 
 
 def logged(
-    shown: Iterable[Shown], articles: Articles, eligible: Ranker, left_out: LeftOut, rng: np.random.Generator
+    shown: Iterable[Shown], articles: Articles, eligible: Ranker | None, left_out: LeftOut, rng: np.random.Generator
 ) -> Iterator[Moment]:
     """Yield the moments of ``shown``, which comes in the order of time; ``eligible`` is asked and taught here alone.
+
+    Without ``eligible`` no draws are found, which takes most of the time where much was explored.
 
     Requests of which nothing or everything was clicked say nothing about an order: they are learned from, not judged.
     What was drawn in them counts all the same.
     """
     users: dict[str, int] = {}
     histories: dict[int, Indices] = {}
-    drawing = _Drawing(articles, eligible, left_out, rng)
+    drawing = None if eligible is None else _Drawing(articles, eligible, left_out, rng)
     for at, together in groupby(shown, key=lambda one: one.at):
         moment = Moment(at, [], [], 0, [])
         read = 0
@@ -65,10 +67,12 @@ def logged(
                 left_out(NO_CLICK if not labels.any() else ALL_CLICKED, f"at {at} of {one.user_id}")
             else:
                 moment.requests.append((request, labels))
-            moment.draws.extend(drawing.draws(request, one.items, label))
+            if drawing is not None:
+                moment.draws.extend(drawing.draws(request, one.items, label))
         yield Moment(at, moment.requests, moment.feedback, read, moment.draws)
         for feedback in moment.feedback:
-            eligible.learn(feedback)
+            if eligible is not None:
+                eligible.learn(feedback)
             user = feedback.request.user
             histories[user] = np.concatenate([histories[user], feedback.clicks])
 

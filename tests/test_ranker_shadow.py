@@ -17,7 +17,7 @@ import pytest
 
 from consumers import click_models
 from consumers.click_models import Changed, ClickModels, Verdict, serving_of
-from consumers.ranker_shadow import SeenLists
+from consumers.ranker_shadow import COUNTED_OF_A_USER, SeenLists
 from contract.errors import ClickModelUnusable
 from contract.messages import POPULAR, Cause, Event, Item, List, ShownItem, decode, encode
 from contract.records import ArticleMeta, ArticleRecord, encode_article
@@ -117,17 +117,20 @@ class TestWhatIsSaid:
         assert np.isnan(found[:, 0, 2]).all()
 
 
+def remember(lists: SeenLists, list_id: str, said: np.ndarray) -> None:
+    """Three articles for one user."""
+    items = [Item(article_id=a, score=0, reason="", source="") for a in "abc"]
+    cause = Cause(kind="event", id="", at=0)
+    lists.remember(List(user_id="u", list_id=list_id, generated_at=0, cause=cause, generation="", items=items), said)
+
+
 class TestSeenLists:
     SAID = np.array([[0.1, 0.2, 0.3], [1.0, 2.0, np.nan]])
 
     def remembered(self, *list_ids: str) -> SeenLists:
         lists = SeenLists()
         for list_id in list_ids:
-            items = [Item(article_id=a, score=0, reason="", source="") for a in "abc"]
-            cause = Cause(kind="event", id="", at=0)
-            lists.remember(
-                List(user_id="u", list_id=list_id, generated_at=0, cause=cause, generation="", items=items), self.SAID
-            )
+            remember(lists, list_id, self.SAID)
         return lists
 
     def closed(self, lists: SeenLists, before_ms: int) -> list[tuple[list[list[float]], list[bool]]]:
@@ -159,10 +162,20 @@ class TestSeenLists:
         lists.read([Row("u", encode(event("u", "click", "a")))], 0)
         assert self.closed(lists, 0) == [([[0.1], [1.0]], [True])]
 
-    def test_what_is_kept_is_bounded(self) -> None:
+    def test_what_is_kept_is_bounded_and_who_is_forgotten_says_nothing_more(self) -> None:
         lists = self.remembered(*map(str, range(9)))
         lists.read([Row("u", encode(event("u", "impression", shown=[ShownItem(article_id="a")], list_id="0")))], 0)
         assert self.closed(lists, 0) == []
+        lists.read([Row("u", encode(event("u", "forget")))], 0)
+        lists.read([Row("u", encode(event("u", "impression", shown=[ShownItem(article_id="a")])))], 0)
+        assert self.closed(lists, 0) == []
+
+    def test_nobody_decides_alone(self) -> None:
+        lists = self.remembered()
+        for number in range(COUNTED_OF_A_USER + 5):
+            remember(lists, str(number), self.SAID)
+            lists.read([Row("u", encode(event("u", "impression", shown=[ShownItem(article_id="a")])))], 0)
+        assert len(self.closed(lists, 0)) == COUNTED_OF_A_USER
 
 
 @pytest.mark.timeout(300)  # the first waits for torch
@@ -303,7 +316,7 @@ def test_on_live_events_the_better_serves_without_a_restart_and_neither_a_worse_
     }
     values |= {"ranker_shadow": models, "ranker_shadow_minutes": 0.02, "category_lists": 0, "fatigue_limit": 0}
     with pipeline_on(broker, tmp_path, **values) as pipeline:
-        audience = Audience(pipeline, articles=80)
+        audience, began = Audience(pipeline, articles=80), time.monotonic()
         _, ranker = pipeline.start("users", "ranker")
         assert ranker.metric("stoppress_ranker_model_info", model="by hand") == 1
 
@@ -329,6 +342,8 @@ def test_on_live_events_the_better_serves_without_a_restart_and_neither_a_worse_
         assert json.loads((models / "3" / VERDICT_FILE).read_bytes())["outcome"] == "refused"
         assert ranker.metric("stoppress_shadow_candidates_total", outcome="unusable") == 1
         assert ranker.metric("stoppress_ranker_model_info", model="1") == 1
+        taken = ranker.metric("stoppress_shadow_seconds_total")
+        assert 0 < taken < 0.2 * (time.monotonic() - began), "a twentieth for scoring, and what reading events takes"
 
         assert ranker.stop() == 0
         ranker.start()
