@@ -31,8 +31,8 @@ from streams.worker import Log
 
 SHARE = 0.05
 """Of the time that passes, scoring in the shadow may take at most this much."""
-SAVED_SECONDS = 0.2
-AT_ONCE = 8
+SAVED_SECONDS = 1.0
+AT_ONCE = 16
 WAITING, USERS, LISTS_OF_A_USER = 256, 20_000, 4
 COUNTED_OF_A_USER = 20
 """Lists of one user that count for or against a candidate: nobody decides alone."""

@@ -343,7 +343,9 @@ def test_on_live_events_the_better_serves_without_a_restart_and_neither_a_worse_
         assert ranker.metric("stoppress_shadow_candidates_total", outcome="unusable") == 1
         assert ranker.metric("stoppress_ranker_model_info", model="1") == 1
         taken = ranker.metric("stoppress_shadow_seconds_total")
-        assert 0 < taken < 0.2 * (time.monotonic() - began), "a twentieth for scoring, and what reading events takes"
+        assert 0 < taken < 1 + 0.2 * (time.monotonic() - began), (
+            "a second saved up and a twentieth for scoring, and what reading events takes"
+        )
 
         assert ranker.stop() == 0
         ranker.start()
