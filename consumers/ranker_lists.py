@@ -201,8 +201,9 @@ class RankerLists:
         readers = self._readers.readers(rows)
         ranked = rank(readers, catalogue, self._formula, now_ms)
         self._readers.note(
-            rows, ranked.trigger, ranked.entry, ranked.entries, catalogue.categories[0], ranked.likings, now_ms
-        )
+            rows, ranked.trigger, ranked.entry, ranked.entries, catalogue.categories[0], ranked.likings, ranked.unread,
+            now_ms,
+        )  # fmt: skip
         hashes = np.append(catalogue.hashes, np.uint64(0))[ranked.places]
         changed = np.flatnonzero(self._readers.relist(rows, hashes))
         cold = np.logical_not(readers.queries[changed].any(axis=(1, 2)) & readers.personal[changed])
@@ -316,12 +317,16 @@ class RankerLists:
         places = catalogue.places(np.array([hash64(cause.id) for cause in causes], np.uint64))
         readers = self._readers
         likings = readers.likings(catalogue.category[places].tolist())
+        labels = [catalogue.labels.of(int(place)) for place in places]
+        averse = [readers.averse(of, int(catalogue.language[place])) for of, place in zip(labels, places, strict=True)]
+        for number, rows in enumerate(averse):
+            likings[number, rows] = np.nan
         first = concerned(readers.standing(), likings, catalogue, places, self._formula, now_ms)
         for row in np.flatnonzero(first >= 0):
             self._pending.add(self._readers.ids[row], causes[first[row]])
-        for place, cause in zip(places, causes, strict=True):
-            for follower in self._readers.followers(catalogue.labels.of(int(place))):
-                self._pending.add(self._readers.ids[follower], cause)
+        for of, rows, cause in zip(labels, averse, causes, strict=True):
+            for follower in readers.followers(of).difference(rows.tolist()):
+                self._pending.add(readers.ids[follower], cause)
 
     def _popular_due(self, now_ms: int) -> list[tuple[str, Cause]]:
         """The popular list, which many see, waits for nobody."""

@@ -150,6 +150,13 @@ class Catalogue:
         return 1 + np.flatnonzero(np.bincount(self.language[self.open], minlength=1)[1:])
 
     @cached_property
+    def language_samples(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+        """The languages of listed articles as single bits, and the place of one article of each; below number 64."""
+        numbers, first = np.unique(self.language[self.open], return_index=True)
+        told = (numbers > 0) & (numbers < 64)
+        return np.uint64(1) << numbers[told].astype(np.uint64), self.open[first[told]]
+
+    @cached_property
     def fronts(self) -> dict[Any, Any]:
         """For whoever ranks: what was found once for all users."""
         return {}

@@ -38,7 +38,7 @@ from ranking.features import (
 from ranking.feedback import Adapted
 from ranking.readers import Readers
 from ranking.reranker import ClickModel, as_by_hand, model_scores
-from ranking.rules import FREE, Chosen, Rules, bars, choose
+from ranking.rules import FOREIGN, FREE, Chosen, Rules, bars, choose
 
 CHUNK_USERS = 256
 LEAST_USERS = 64
@@ -75,7 +75,8 @@ class Ranked:
 
     Where there is no place the score is -inf and the parts are 0. ``trigger`` [u, d], ``entry`` [u] and
     ``likings`` [u, categories], in the order of the catalogue's, and ``entries`` [u, k], what would take each place,
-    tell whom a publication concerns: :func:`concerned`.
+    tell whom a publication concerns: :func:`concerned`. So does ``unread`` [u]: a bit, by its number, for each
+    language that the user does not read.
     """
 
     places: Places
@@ -87,6 +88,7 @@ class Ranked:
     entry: Floats
     likings: Floats
     entries: Floats
+    unread: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms
     if formula.model is not None:  # publications are held against what a product with a vector can tell
         standing, least = as_by_hand(scores, by_hand, scores), as_by_hand(scores, by_hand, least[:, None])[:, 0]
     trigger, entry = _entry(readers, interests, parts, by_hand, least)
-    ranked = _ranked(chosen, found, scores, parts, trigger, entry, likings, standing, least)
+    unread = _unread(barred, catalogue)
+    ranked = _ranked(chosen, found, scores, parts, trigger, entry, likings, standing, least, unread)
     return ranked, Trace(barred, found, parts, chosen)
 
 
@@ -166,7 +169,8 @@ def concerned(
 ) -> NDArray[np.intp]:
     """Return [u]: the first of the articles at ``places`` [m] that would enter each user's list, -1 where none would.
 
-    ``likings`` [m, u] are what each article's category is worth to each user. MMR counts likeness to what is listed
+    ``likings`` [m, u] are what each article's category is worth to each user, NaN where the article may not be in their
+    list. MMR counts likeness to what is listed
     against a newcomer, and of a category at its cap it has to be better than one that is listed. A pinned article
     would enter every list. It only triggers: the full ranking decides.
     """
@@ -247,6 +251,13 @@ def _entry(
     return trigger, entry.astype(np.float32)
 
 
+def _unread(barred: NDArray[np.int8], catalogue: Catalogue) -> NDArray[np.uint64]:
+    """Return the bits of the languages that each user does not read, [u], as far as ``barred`` [u, n] says."""
+    bits, places = catalogue.language_samples
+    unread: NDArray[np.uint64] = ((barred[:, places] == FOREIGN) * bits).sum(axis=1, dtype=np.uint64)
+    return unread
+
+
 def _told(sources: NDArray[np.int8], parts: Floats) -> NDArray[np.int8]:
     """Return what is told as the source of candidates [u, c] with ``parts`` [parts, u, c].
 
@@ -260,7 +271,7 @@ def _told(sources: NDArray[np.int8], parts: Floats) -> NDArray[np.int8]:
 
 def _ranked(
     chosen: Chosen, found: Candidates, scores: Floats, parts: Floats, trigger: Floats, entry: Floats, likings: Floats,
-    standing: Floats, least: Floats,
+    standing: Floats, least: Floats, unread: NDArray[np.uint64],
 ) -> Ranked:  # fmt: skip
     """``standing`` [u, c] and ``least`` [u] are the scores and the least to be listed in the units of ``entry``."""
     columns = chosen.columns
@@ -271,7 +282,7 @@ def _ranked(
         return Ranked(
             columns, np.full(columns.shape, -np.inf, np.float32), nothing, np.zeros(columns.shape, np.int8),
             chosen.propensities, trigger, entry, likings,
-            np.full(columns.shape, -np.inf, np.float32),
+            np.full(columns.shape, -np.inf, np.float32), unread,
         )  # fmt: skip
     listed = np.where(there[:, :, None], parts[:, users, columns].transpose(1, 2, 0), np.float32(0))
     sources = _told(found.sources[users, columns], listed.transpose(2, 0, 1))
@@ -289,4 +300,5 @@ def _ranked(
         entry=entry,
         likings=likings,
         entries=stands + above[:, None],
+        unread=unread,
     )

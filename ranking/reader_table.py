@@ -21,10 +21,10 @@ class ReaderTable:
     """Queries, pasts, present list and entry score by row; a dropped user's row is used again.
 
     ``queries`` float32 [capacity, 2, d], ``seeds`` and ``personal`` [capacity] as in
-    :class:`ranking.readers.Readers`, ``trigger`` [capacity, d], ``entry`` [capacity] and ``entries`` [capacity, k] as
-    in :class:`ranking.ranking.Ranked`, ``listed`` uint64 [capacity, k]: the hashes of the list's articles in order, 0
-    where there is none, :data:`OTHER` where there is no list; ``partition`` int32, -1 where the row is free,
-    ``ranked_at`` epoch ms: 0 asks for a ranking soon, :data:`NEVER` for none.
+    :class:`ranking.readers.Readers`, ``trigger`` [capacity, d], ``entry`` and ``unread`` [capacity] and ``entries``
+    [capacity, k] as in :class:`ranking.ranking.Ranked`, ``listed`` uint64 [capacity, k]: the hashes of the list's
+    articles in order, 0 where there is none, :data:`OTHER` where there is no list; ``partition`` int32, -1 where the
+    row is free, ``ranked_at`` epoch ms: 0 asks for a ranking soon, :data:`NEVER` for none.
     """
 
     def __init__(self, dims: int, list_length: int, capacity: int = 1024) -> None:
@@ -33,6 +33,7 @@ class ReaderTable:
         self.ids: list[str] = []
         self._pasts: list[Past] = []
         self._followers: dict[str, set[int]] = {}
+        self._muters: dict[str, set[int]] = {}
         self._likings: dict[int, NDArray[np.float32]] = {}
         self.queries = np.zeros((capacity, 2, dims), np.float32)
         self.seeds = np.zeros(capacity, np.uint64)
@@ -41,6 +42,7 @@ class ReaderTable:
         self.entry = np.full(capacity, np.inf, np.float32)
         self.listed = np.full((capacity, list_length), OTHER, np.uint64)
         self.entries = np.full((capacity, list_length), -np.inf, np.float32)
+        self.unread = np.zeros(capacity, np.uint64)
         self.partition = np.full(capacity, -1, np.int32)
         self.ranked_at = np.full(capacity, NEVER, np.int64)
 
@@ -74,13 +76,24 @@ class ReaderTable:
         """Take over states of users: their pasts and ``queries`` [len(rows), 2, d]."""
         self.queries[list(rows)] = queries
         for row, past in zip(rows, pasts, strict=True):
-            if past.follows != self._pasts[row].follows:
-                self._follow(row, past.follows)
+            before = self._pasts[row]
+            if past.follows != before.follows:
+                _move(self._followers, row, before.follows, past.follows)
+            if past.mutes != before.mutes:
+                _move(self._muters, row, before.mutes, past.mutes)
             self._pasts[row] = past
 
     def followers(self, labels: Iterable[str]) -> set[int]:
         """Return the rows of those who follow one of ``labels``."""
         return set().union(*(self._followers.get(label, ()) for label in labels))
+
+    def averse(self, labels: Iterable[str], language: int) -> NDArray[np.intp]:
+        """Return the rows of those who mute one of ``labels``, or do not read the language of this number."""
+        rows = np.array(sorted(set().union(*(self._muters.get(label, ()) for label in labels))), np.intp)
+        if not 0 < language < 64:
+            return rows
+        unread = self.unread[: len(self.ids)] & (np.uint64(1) << np.uint64(language))
+        return np.union1d(rows, np.flatnonzero(unread))
 
     def drop(self, user_id: str) -> bool:
         """Forget a user; return whether there was one."""
@@ -88,7 +101,8 @@ class ReaderTable:
         if row is None:
             return False
         self.ids[row] = ""
-        self._follow(row, ())
+        _move(self._followers, row, self._pasts[row].follows, ())
+        _move(self._muters, row, self._pasts[row].mutes, ())
         self._pasts[row] = NO_PAST
         self.queries[row] = 0.0
         self.seeds[row], self.personal[row] = 0, True
@@ -98,6 +112,7 @@ class ReaderTable:
             liking[row] = 0.0
         self.listed[row] = OTHER
         self.entries[row] = -np.inf
+        self.unread[row] = 0
         self.partition[row] = -1
         self.ranked_at[row] = NEVER
         self._free.append(row)
@@ -116,7 +131,8 @@ class ReaderTable:
 
     def note(
         self, rows: Sequence[int], trigger: NDArray[np.float32], entry: NDArray[np.float32],
-        entries: NDArray[np.float32], categories: NDArray[np.uint64], likings: NDArray[np.float32], now_ms: int,
+        entries: NDArray[np.float32], categories: NDArray[np.uint64], likings: NDArray[np.float32],
+        unread: NDArray[np.uint64], now_ms: int,
     ) -> None:  # fmt: skip
         """Keep what decides whom the next publication concerns; ``likings`` [len(rows), categories]."""
         index = list(rows)
@@ -128,6 +144,7 @@ class ReaderTable:
         self.trigger[index] = trigger
         self.entry[index] = entry
         self.entries[index] = entries
+        self.unread[index] = unread
         self.ranked_at[index] = now_ms
 
     def standing(self) -> Standing:
@@ -166,14 +183,6 @@ class ReaderTable:
             found |= (used == article).any(axis=1)
         return np.flatnonzero(found)
 
-    def _follow(self, row: int, labels: tuple[str, ...]) -> None:
-        for label in self._pasts[row].follows:
-            self._followers[label].discard(row)
-            if not self._followers[label]:
-                del self._followers[label]
-        for label in labels:
-            self._followers.setdefault(label, set()).add(row)
-
     def _grow(self) -> None:
         fills = {
             "entry": np.inf,
@@ -184,9 +193,19 @@ class ReaderTable:
             "personal": True,
         }
         for name in (
-            "queries", "seeds", "personal", "trigger", "entry", "entries", "listed", "partition", "ranked_at",
+            "queries", "seeds", "personal", "trigger", "entry", "entries", "listed", "unread", "partition", "ranked_at",
         ):  # fmt: skip
             old = getattr(self, name)
             fresh = np.full_like(old, fills.get(name, 0))
             setattr(self, name, np.concatenate([old, fresh]))
         self._likings = {category: np.concatenate([old, np.zeros_like(old)]) for category, old in self._likings.items()}
+
+
+def _move(rows: dict[str, set[int]], row: int, before: tuple[str, ...], now: tuple[str, ...]) -> None:
+    """Take ``row`` from the sets of the labels it had ``before`` to those it has ``now``."""
+    for label in set(before):
+        rows[label].discard(row)
+        if not rows[label]:
+            del rows[label]
+    for label in now:
+        rows.setdefault(label, set()).add(row)

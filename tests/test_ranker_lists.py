@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -462,6 +464,44 @@ def test_what_is_muted_is_in_no_list_of_that_user(world: World) -> None:
     published = world.published()
     assert "match" not in ids(published["ann"])
     assert "match" in ids(published["bob"])
+
+
+def test_a_publication_concerns_nobody_who_muted_it_or_does_not_read_its_language() -> None:
+    world = World(language_reads=2)
+    old = [
+        world.article(f"{language}-{number}", NORTH, language=language, published_at=world.now - 20 * HOUR)
+        for language in ("en", "fr") for number in range(6)
+    ]  # fmt: skip
+    world.take_articles(*old)
+    past: dict[str, dict[str, Any]] = {
+        "reads both": {"read": ("en-0", "fr-0")},
+        "reads english": {"read": ("en-0", "en-1")},
+        "told english": {"language": "en"},
+        "mutes the category": {"mutes": ("rugby",)},
+        "mutes the source": {"mutes": ("agency",)},
+        "mutes an author but follows it": {"mutes": ("somebody",), "follows": ("rugby",)},
+        "mutes another": {"mutes": ("cricket",)},
+    }
+    for user_id, known in past.items():
+        world.user(user_id, NORTH, clicked(), **known)
+    world.published()
+    change = world.article(
+        "new", NORTH, language="fr", category="rugby", source="agency", authors=["somebody"], published_at=world.now
+    )
+    world.take_articles(change)
+    assert {user_id for user_id in past if user_id in world.lists._pending} == {"reads both", "mutes another"}
+    world.published()
+    change = world.article("english", NORTH, language="en", category="rugby", published_at=world.now)
+    world.take_articles(change)
+    concerned = {user_id for user_id in past if user_id in world.lists._pending}
+    assert concerned == past.keys() - {"mutes the category"}
+    world.published()
+    world.user("reads english", NORTH, clicked(), read=("en-0", "fr-0"))
+    world.user("mutes the category", NORTH, clicked())
+    world.published()
+    world.take_articles(world.article("later", NORTH, language="fr", category="rugby", published_at=world.now))
+    concerned = {user_id for user_id in past if user_id in world.lists._pending}
+    assert concerned >= {"reads english", "mutes the category"}, "whoever changes their mind is told again"
 
 
 def test_what_the_publisher_blocks_or_is_in_another_language_is_in_no_list() -> None:

@@ -28,7 +28,15 @@ LIKED = np.array([0, 11, 22], np.uint64), np.array([[9.0, 1.0, 0.0]], np.float32
 def note(table: ReaderTable, rows: list[int], entry: float) -> None:
     count = len(rows)
     above = np.full((count, table.listed.shape[1]), entry + 1, np.float32)
-    table.note(rows, np.ones((count, DIMS), np.float32), np.full(count, entry, np.float32), above, *LIKED, 77)
+    table.note(
+        rows,
+        np.ones((count, DIMS), np.float32),
+        np.full(count, entry, np.float32),
+        above,
+        *LIKED,
+        np.zeros(count, np.uint64),
+        77,
+    )
 
 
 def test_a_user_keeps_the_row() -> None:
