@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from evaluation.models.content import Appeal, CategoryRead, MeanOfClicked, Neare
 from evaluation.models.contract import Model
 from evaluation.models.folded import InterestAlone
 from evaluation.models.learned import LearnedRanker
+from evaluation.models.learned_blend import LearnedBlend, as_share, as_z_score
 from evaluation.models.popularity import ClickThroughRate, Popular, Random
 from evaluation.models.reading_order import CoReading, SequentialRules
 from evaluation.models.served import Ranker
@@ -30,6 +32,19 @@ Make = Callable[[Articles, Settings, int], Model]
 
 def _interest(a: Articles) -> list[tuple[float, Model]]:
     return [(1, NearestClicked(a)), (1, MeanOfClicked(a))]
+
+
+def _reading() -> list[tuple[float, Model]]:
+    """The parts of the blend made by hand, and the same and others by more half-lives."""
+    rules: list[tuple[float, Model]] = [
+        (1 if half_life == RULES_HALF_LIFE_MS else 0, SequentialRules(half_life))
+        for half_life in (6 * MINUTE_MS, RULES_HALF_LIFE_MS, HOUR_MS, math.inf)
+    ]
+    popular: list[tuple[float, Model]] = [
+        (0.5 if half_life == 15 * MINUTE_MS else 0, Popular(half_life))
+        for half_life in (5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, math.inf)
+    ]
+    return [*rules, *popular, (1, SessionNeighbours()), (0, CoReading())]
 
 
 _ANY_TASK: dict[str, Make] = {
@@ -55,6 +70,9 @@ MODELS: dict[Task, dict[str, Make]] = {
         "blend-appeal": lambda a, s, seed: Blend(
             [*_interest(a), (2, ClickThroughRate(6 * HOUR_MS)), (1, CategoryRead(a)), (1, Appeal(a))]
         ),
+        "blend-learned": lambda a, s, seed: LearnedBlend(
+            [*_interest(a), (2, ClickThroughRate(24 * HOUR_MS)), (1, CategoryRead(a))], as_z_score, 0.2, seed, a
+        ),
         "decay": lambda a, s, seed: InterestAlone(a, s.model_copy(update={"interest_model": ""})),
         "ranker": lambda a, s, seed: Ranker(a, s),
         "ranker-learned": LearnedRanker,
@@ -68,6 +86,7 @@ MODELS: dict[Task, dict[str, Make]] = {
             [(1, SequentialRules(RULES_HALF_LIFE_MS)), (1, SessionNeighbours()), (0.5, Popular(15 * MINUTE_MS))],
             over_maximum,
         ),
+        "blend-learned": lambda a, s, seed: LearnedBlend(_reading(), as_share, 5.0, seed),
         "ranker": lambda a, s, seed: Ranker(a, s),
         "ranker-learned": LearnedRanker,
     },
