@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +27,6 @@ from commands import (
     verify,
 )
 from contract.errors import SetupError, StoppressError
-
-# A worker is one process for one core: further threads of BLAS would wait for each other in a busy loop.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(topics.app, name="topics")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -205,3 +206,12 @@ def test_a_command_imports_only_what_it_needs() -> None:
     code = "import sys, stoppress; print(*{'confluent_kafka', 'onnxruntime', 'litestar', 'torch'} & {*sys.modules})"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout == "\n"
+
+
+def test_a_worker_computes_on_one_thread() -> None:
+    code = (
+        "import os, stoppress, numpy as np; a = np.ones((500, 500)); a @ a; print(len(os.listdir('/proc/self/task')))"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    threads = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert threads.stdout.split() == ["1"]
