@@ -22,7 +22,7 @@ from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
 from encoders.fold_rules import CO_READS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES, STATS_HALF_LIFE_MS
-from encoders.interest import InterestModel, long_and_short
+from encoders.interest import InterestModel, long_and_short, spread_of
 from ranking.candidates import SOURCES
 from ranking.catalogue import AUTO, PINNED, Catalogue
 from ranking.co_reading import CoReading
@@ -147,6 +147,7 @@ def _user(
     reader = Readers.of(
         long_and_short(model.query(user.vector[None])), [Past.of(user.windows)],
         seeds=np.array([seed], np.uint64), personal=np.array([not held_out]),
+        spread=spread_of(model, user.vector[None]),
     )  # fmt: skip
     return _Subject(reader, fresh.catalogue, formula_of(settings), user.folded, held_out)
 

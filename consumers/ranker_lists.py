@@ -29,7 +29,7 @@ from contract.records import PARTITION_KEY, UserRecord, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.articles import hash64
-from encoders.interest import InterestModel, long_and_short
+from encoders.interest import InterestModel, long_and_short, spread_of
 from ranking.catalogue import Catalogue
 from ranking.feedback import Adapted
 from ranking.ranking import Formula, concerned, rank
@@ -247,7 +247,7 @@ class RankerLists:
         users = [user for _, user in states.values()]
         vectors = np.stack([user.vector for user in users])
         pasts = [Past.of(user.windows) for user in users]
-        self._readers.put(rows, pasts, long_and_short(self._model.query(vectors)))
+        self._readers.put(rows, pasts, long_and_short(self._model.query(vectors)), spread_of(self._model, vectors))
         new = [row for row in rows if self._readers.ranked_at[row] == NEVER]
         self._readers.ranked_at[new] = np.where((self._readers.listed[new] != OTHER).any(axis=1), 0, ranked_at)
         states.clear()

@@ -81,6 +81,13 @@ def interest_model(settings: Settings, dims: int) -> InterestModel:
     return model
 
 
+def spread_of(model: InterestModel, state: Floats) -> Floats:
+    """Return how unsure ``model`` is of each user's interest, [B, S] -> [B]; NaN where it does not say."""
+    if isinstance(model, OnnxInterest) and model.spreads:
+        return model.spread(state)
+    return np.full(len(state), np.nan, np.float32)
+
+
 def long_and_short(queries: Floats) -> Floats:
     """Return queries [B, q, d] as the ranking takes them, [B, 2, d]: a model that has but one speaks twice."""
     return np.repeat(queries, 2, axis=1) if queries.shape[1] == 1 else queries

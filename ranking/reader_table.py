@@ -20,11 +20,8 @@ SINGLY = 16
 class ReaderTable:
     """Queries, pasts, present list and entry score by row; a dropped user's row is used again.
 
-    ``queries`` float32 [capacity, 2, d], ``seeds`` and ``personal`` [capacity] as in
-    :class:`ranking.readers.Readers`, ``trigger`` [capacity, d], ``entry`` and ``unread`` [capacity] and ``entries``
-    [capacity, k] as in :class:`ranking.ranking.Ranked`, ``listed`` uint64 [capacity, k]: the hashes of the list's
-    articles in order, 0 where there is none, :data:`OTHER` where there is no list; ``partition`` int32, -1 where the
-    row is free, ``ranked_at`` epoch ms: 0 asks for a ranking soon, :data:`NEVER` for none.
+            "queries", "seeds", "personal", "spread", "trigger", "entry", "entries", "listed", "unread", "partition",
+            "ranked_at",
     """
 
     def __init__(self, dims: int, list_length: int, capacity: int = 1024) -> None:
@@ -38,6 +35,7 @@ class ReaderTable:
         self.queries = np.zeros((capacity, 2, dims), np.float32)
         self.seeds = np.zeros(capacity, np.uint64)
         self.personal = np.ones(capacity, np.bool_)
+        self.spread = np.full(capacity, np.nan, np.float32)
         self.trigger = np.zeros((capacity, dims), np.float32)
         self.entry = np.full(capacity, np.inf, np.float32)
         self.listed = np.full((capacity, list_length), OTHER, np.uint64)
@@ -71,10 +69,12 @@ class ReaderTable:
         return row
 
     def put(
-        self, rows: Sequence[int], pasts: Sequence[Past], queries: NDArray[np.float32]
+        self, rows: Sequence[int], pasts: Sequence[Past], queries: NDArray[np.float32],
+        spread: NDArray[np.float32] | float = np.nan,
     ) -> None:  # fmt: skip
-        """Take over states of users: their pasts and ``queries`` [len(rows), 2, d]."""
+        """Take over states of users: their pasts, ``queries`` [len(rows), 2, d] and ``spread`` [len(rows)]."""
         self.queries[list(rows)] = queries
+        self.spread[list(rows)] = spread
         for row, past in zip(rows, pasts, strict=True):
             before = self._pasts[row]
             if past.follows != before.follows:
@@ -105,7 +105,7 @@ class ReaderTable:
         _move(self._muters, row, self._pasts[row].mutes, ())
         self._pasts[row] = NO_PAST
         self.queries[row] = 0.0
-        self.seeds[row], self.personal[row] = 0, True
+        self.seeds[row], self.personal[row], self.spread[row] = 0, True, np.nan
         self.trigger[row] = 0.0
         self.entry[row] = np.inf
         for liking in self._likings.values():
@@ -127,7 +127,10 @@ class ReaderTable:
         """Return the users of ``rows`` as :func:`ranking.ranking.rank` takes them."""
         index = list(rows)
         pasts = [self._pasts[row] for row in rows]
-        return Readers.of(self.queries[index], pasts, seeds=self.seeds[index], personal=self.personal[index])
+        return Readers.of(
+            self.queries[index], pasts, seeds=self.seeds[index], personal=self.personal[index],
+            spread=self.spread[index],
+        )  # fmt: skip
 
     def note(
         self, rows: Sequence[int], trigger: NDArray[np.float32], entry: NDArray[np.float32],
@@ -191,9 +194,11 @@ class ReaderTable:
             "ranked_at": NEVER,
             "listed": OTHER,
             "personal": True,
+            "spread": np.nan,
         }
         for name in (
-            "queries", "seeds", "personal", "trigger", "entry", "entries", "listed", "unread", "partition", "ranked_at",
+            "queries", "seeds", "personal", "spread", "trigger", "entry", "entries", "listed", "unread", "partition",
+            "ranked_at",
         ):  # fmt: skip
             old = getattr(self, name)
             fresh = np.full_like(old, fills.get(name, 0))

@@ -54,6 +54,7 @@ class Readers:
 
     ``personal`` [u]: where it is not, nothing is known (``confidence`` 0) and the list is the popular one, less what
     may not be in this user's.
+    ``spread`` [u] is how unsure the interest model is of what they like, 1 as of a stranger; NaN where it does not say.
     No window of a past holds an article twice.
     """
 
@@ -62,6 +63,7 @@ class Readers:
     confidence: Floats
     seeds: NDArray[np.uint64]
     personal: NDArray[np.bool_]
+    spread: Floats
 
     @classmethod
     def of(
@@ -72,14 +74,16 @@ class Readers:
         confidence: Floats | None = None,
         seeds: NDArray[np.uint64] | None = None,
         personal: NDArray[np.bool_] | None = None,
+        spread: Floats | None = None,
     ) -> Readers:
-        """Fill in what is not given: confidence by what was read, no seeds, all personal."""
+        """Fill in what is not given: confidence by what was read, no seeds, all personal, spread unknown."""
         u = len(queries)
         personal = np.ones(u, np.bool_) if personal is None else personal
         if confidence is None:
             confidence = np.fromiter((past.confidence for past in pasts), np.float32, u)
         seeds = np.zeros(u, np.uint64) if seeds is None else seeds
-        return cls(queries, pasts, np.where(personal, confidence, np.float32(0)), seeds, personal)
+        spread = np.full(u, np.nan, np.float32) if spread is None else spread
+        return cls(queries, pasts, np.where(personal, confidence, np.float32(0)), seeds, personal, spread)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -89,7 +93,7 @@ class Readers:
         numbers = np.arange(len(self))[users]
         return Readers(
             self.queries[users], [self.pasts[u] for u in numbers], self.confidence[users], self.seeds[users],
-            self.personal[users],
+            self.personal[users], self.spread[users],
         )  # fmt: skip
 
     @property

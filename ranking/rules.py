@@ -204,9 +204,12 @@ def few_have_seen(catalogue: Catalogue, rules: Rules, now_ms: int) -> NDArray[np
 
 
 def exploration_shares(readers: Readers, rules: Rules) -> Floats:
-    """Return which share of places each user explores, [u]: of whom little is known, twice as much."""
-    shares = np.where(readers.confidence < rules.cold_below, 2 * rules.exploration, rules.exploration)
-    return np.where(readers.personal, shares, 0).astype(np.float32)
+    """Return which share of places each user explores, [u]: up to twice as much of whom little is known.
+
+    How little says the interest model's spread, or where it gives none, whether the confidence is below ``cold_below``.
+    """
+    unsure = np.where(np.isnan(readers.spread), readers.confidence < rules.cold_below, np.clip(readers.spread, 0, 1))
+    return np.where(readers.personal, rules.exploration * (1 + unsure), 0).astype(np.float32)
 
 
 def _pinned_first(catalogue: Catalogue, places: Places, rules: Rules) -> Floats:

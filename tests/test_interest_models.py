@@ -18,7 +18,7 @@ from contract.messages import List, ShownItem, decode
 from contract.records import decode_article
 from contract.settings import load
 from encoders.decay import Decay
-from encoders.interest import InterestModel, interest_model, long_and_short
+from encoders.interest import InterestModel, interest_model, long_and_short, spread_of
 from encoders.manifest import File, describe_file, generation_of, read_manifest
 from encoders.onnx_interest import QUERY_FILE, STEP_FILE, InterestManifest, OnnxInterest
 from streams.local_broker import LocalBroker
@@ -166,10 +166,13 @@ class TestOfSomeModels:
     def test_the_spread_is_positive_and_only_where_there_is_variance(self, trained: Path) -> None:
         model = OnnxInterest.load(trained / "vae")
         log = Log(model, users=4, events=40)
-        spreads = model.spread(folded_in(model, log, 4, []))
+        states = folded_in(model, log, 4, [])
+        spreads = spread_of(model, states)
         assert spreads.shape == (4,)
         assert (spreads > 0).all()
-        assert not OnnxInterest.load(trained / "plain" / "vae").spreads
+        assert np.array_equal(spreads, model.spread(states))
+        plain = OnnxInterest.load(trained / "plain" / "vae")
+        assert np.isnan(spread_of(plain, np.zeros((3, plain.state_size), np.float32))).all()
 
     @pytest.mark.parametrize("name", TRAINED)
     def test_what_was_not_read_changes_nothing(self, trained: Path, name: str) -> None:

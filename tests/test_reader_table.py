@@ -17,7 +17,7 @@ def a_table(capacity: int = 4) -> ReaderTable:
 
 def put(table: ReaderTable, user_id: str, partition: int, number: float = 1.0) -> int:
     row = table.add(user_id, partition)
-    table.put([row], [PAST], np.full((1, 2, DIMS), number, np.float32))
+    table.put([row], [PAST], np.full((1, 2, DIMS), number, np.float32), np.array([number / 8], np.float32))
     table.ranked_at[row] = 0
     return row
 
@@ -63,6 +63,7 @@ def test_readers_are_what_was_put() -> None:
     readers = table.readers(rows[::-1])
     assert readers.queries[:, 0, 0].tolist() == [2.0, 1.0]
     assert readers.confidence.tolist() == [0, 0]
+    assert readers.spread.tolist() == [0.25, 0.125]
     assert readers.pasts == [PAST] * 2
     assert table.readers([]).queries.shape == (0, 2, DIMS)
 
@@ -85,6 +86,7 @@ def test_a_dropped_row_is_used_again_and_remembers_nothing() -> None:
         assert not values[row].any()
     assert (table.listed[row] == OTHER).all()
     assert table.readers([row]).pasts == [NO_PAST]
+    assert np.isnan(table.readers([row]).spread).all()
     assert table.followers(["harbour"]) == set()
     assert not table.likings([11]).any()
 

@@ -154,11 +154,11 @@ def test_diversity_puts_something_else_before_more_of_the_same() -> None:
     assert listed(a_reader(), catalogue, diversity=0.5) == [0, 2, 1]
 
 
-def some_users(count: int, confidence: float = 1.0) -> Readers:
+def some_users(count: int, confidence: float = 1.0, spread: float = np.nan) -> Readers:
     seeds = np.random.default_rng(5).integers(1, 2**63, count).astype(np.uint64)
     return Readers.of(
         np.zeros((count, 2, 4), np.float32), [NO_PAST] * count,
-        seeds=seeds, confidence=np.full(count, confidence, np.float32),
+        seeds=seeds, confidence=np.full(count, confidence, np.float32), spread=np.full(count, spread, np.float32),
     )  # fmt: skip
 
 
@@ -182,6 +182,13 @@ def test_the_share_of_places_that_explore_is_what_was_asked_for() -> None:
     cold = explored(some_users(1000, confidence=0.2))
     assert (~np.isnan(cold.propensities)).mean() == pytest.approx(0.1, abs=0.006)
     assert np.isnan(explored(some_users(200), exploration=0.0).propensities).all()
+
+
+@pytest.mark.parametrize(("spread", "share"), [(0.0, 0.05), (0.5, 0.075), (1.0, 0.1), (3.0, 0.1)])
+def test_the_less_sure_the_interest_model_is_the_more_is_explored(spread: float, share: float) -> None:
+    for confidence in (0.2, 1.0):
+        drawn = ~np.isnan(explored(some_users(2000, confidence, spread)).propensities)
+        assert drawn.mean() == pytest.approx(share, abs=0.006)
 
 
 def test_what_is_explored_is_drawn_as_often_as_its_propensity_says() -> None:
