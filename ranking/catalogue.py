@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 AUTO, PINNED, BOOSTED = 0, 1, 2
 PLACEMENTS: Mapping[str, int] = {"auto": AUTO, "held": AUTO, "pinned": PINNED, "boosted": BOOSTED}
 ANCHORS = 64
+MOST_ALIKE = 2048
+"""Up to so many articles the cosines of each two are kept."""
 MOST_SHARING = 16
 """Where more hashes share their first bits, they are no hashes, and a binary search is faster."""
 
@@ -136,6 +138,26 @@ class Catalogue:
     def anchors(self) -> NDArray[np.intp]:
         """A sample of the listed articles that hardly changes as others come: those with the least hashes."""
         return self.open[np.argsort(self.hashes[self.open], kind="stable")[:ANCHORS]]
+
+    @cached_property
+    def likenesses(self) -> Floats | None:
+        """[n, n]: the cosines of each two articles; None where these are so many that to look one up is no gain."""
+        return self.vectors @ self.vectors.T if len(self.vectors) <= MOST_ALIKE else None
+
+    def cosines(self, queries: Floats, places: NDArray[np.intp]) -> Floats:
+        """Return products [u, q, c] of users' queries [u, q, d] and the articles at ``places`` [u, c] (-1: any)."""
+        if self.likenesses is None:
+            products: Floats = queries @ self.vectors[places].transpose(0, 2, 1)
+            return products
+        all_products = (queries.reshape(-1, queries.shape[2]) @ self.vectors.T).reshape(*queries.shape[:2], -1)
+        return np.take_along_axis(all_products, places[:, None], axis=2)
+
+    def likeness(self, some: NDArray[np.intp], others: NDArray[np.intp]) -> Floats:
+        """Return the cosines of articles at the places ``some`` [u, a] and ``others`` [u, b] (-1: any), [u, a, b]."""
+        if self.likenesses is None:
+            return self.cosines(self.vectors[some], others)
+        n = len(self.vectors)
+        return np.take(self.likenesses, (some % n * n)[:, :, None] + (others % n)[:, None, :])
 
     @cached_property
     def categories(self) -> tuple[NDArray[np.uint64], NDArray[np.intp], NDArray[np.float64]]:

@@ -115,11 +115,10 @@ def score_parts(
     parts = np.zeros((len(PARTS), *places.shape), np.float32)
     if not places.size or not len(catalogue.vectors):
         return parts
-    vectors = catalogue.vectors[places]
-    cosines = vectors @ readers.queries.transpose(0, 2, 1)
-    parts[:2] = ((cosines - interests.means[:, None]) * interests.scales[:, None]).transpose(2, 0, 1)
+    cosines = catalogue.cosines(readers.queries, places)
+    parts[:2] = ((cosines - interests.means[:, :, None]) * interests.scales[:, :, None]).transpose(1, 0, 2)
     sure = readers.confidence[:, None]
-    parts[2] = _nearest(readers, catalogue, vectors) * (weights.nearest * sure)
+    parts[2] = _nearest(readers, catalogue, places) * (weights.nearest * sure)
     likings = category_likings(readers, catalogue, weights, now_ms) if likings is None else likings
     parts[3] = np.take_along_axis(likings, catalogue.categories[1][places], axis=1)
     shares = co_read_shares(readers, catalogue, now_ms) if co_reads is None else co_reads
@@ -209,20 +208,21 @@ def find(catalogue: Catalogue, windows: list[bytes]) -> tuple[Places, ...]:
     return users[found], places[found], found
 
 
-def _nearest(readers: Readers, catalogue: Catalogue, vectors: Floats) -> Floats:
-    """Return the z-score of the mean of the three largest cosines to what was read lately: [u, c, d] -> [u, c]."""
+def _nearest(readers: Readers, catalogue: Catalogue, candidates: Places) -> Floats:
+    """Return the z-score of the mean of the three largest cosines to what was read lately: [u, c] places -> [u, c]."""
     users, recents = readers.recent_articles(RECENTS)
     places = catalogue.places(recents)
     users, places = users[places >= 0], places[places >= 0]
     if not len(users):
-        return np.zeros(vectors.shape[:2], np.float32)
+        return np.zeros(candidates.shape, np.float32)
     counts = np.bincount(users, minlength=len(readers))
     columns = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-    read = np.zeros((len(readers), counts.max(), vectors.shape[2]), np.float32)
-    read[users, columns] = catalogue.vectors[places]
+    read = np.zeros((len(readers), counts.max()), np.intp)
+    read[users, columns] = places
     absent = np.arange(read.shape[1]) >= counts[:, None]
-    background = _top_mean(read @ catalogue.vectors[catalogue.anchors].T, absent, counts)
-    found = _top_mean(read @ vectors.transpose(0, 2, 1), absent, counts)
+    to_anchors = catalogue.vectors[read.reshape(-1)] @ catalogue.vectors[catalogue.anchors].T
+    background = _top_mean(to_anchors.reshape(*read.shape, -1), absent, counts)
+    found = _top_mean(catalogue.likeness(read, candidates), absent, counts)
     return _z(found, background)
 
 

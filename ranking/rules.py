@@ -232,8 +232,7 @@ def _put_together(
     """
     rows, across = np.arange(len(users)), users[:, None]
     places, value = all_places[across, short], order[across, short]
-    vectors = catalogue.vectors[places]
-    alike = vectors @ vectors.transpose(0, 2, 1)
+    alike = catalogue.likeness(places, places)
     near = alike >= rules.duplicate_cosine
     has_twin = near.sum(axis=2) > 1
     published = catalogue.published_at[places]
