@@ -12,6 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 LINE_SECONDS = 5.0
 T = TypeVar("T")
+WIDE = 200
+"""Columns where nothing says how wide lines may be: in a pipe or a file."""
+
+
+def wide_console() -> Console:
+    """Return a console for wide tables, which outside a terminal are not squeezed into 80 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 class Display:

@@ -21,8 +21,8 @@ def user(
 ) -> None:
     """Rank the user once more and show the calculation: candidates, parts, probability, and what rules did."""
     import msgspec
-    from rich.console import Console
 
+    from commands.display import wide_console
     from consumers.inspect_table import calculation_tables
     from consumers.inspect_user import inspect_user
     from streams.admin import require_topics
@@ -34,7 +34,7 @@ def user(
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:
-        Console().print(*calculation_tables(found, candidates), sep="\n")
+        wide_console().print(*calculation_tables(found, candidates), sep="\n")
 
 
 @app.command("event")
@@ -46,8 +46,8 @@ def event(
 ) -> None:
     """Tell one event's story: accepted, folded at which offset, which list it caused or why none, and ms each."""
     import msgspec
-    from rich.console import Console
 
+    from commands.display import wide_console
     from consumers.inspect_event import inspect_event
     from consumers.inspect_table import story_tables
     from streams.admin import require_topics
@@ -59,4 +59,4 @@ def event(
     if as_json:
         typer.echo(msgspec.json.encode(stories))
     else:
-        Console().print(*story_tables(stories), sep="\n")
+        wide_console().print(*story_tables(stories), sep="\n")

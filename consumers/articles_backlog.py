@@ -40,6 +40,7 @@ class Version:
     text_hash: int
     tokens: NDArray[np.int32]
     read_at: float = 0.0
+    editor: str = ""
 
     @property
     def key(self) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from consumers.articles_backlog import Backlog, Version
 from consumers.articles_intake import read, tokenise
 from consumers.articles_published import NAME, OFFSET_HEADER, TIMESTAMP_HEADER, Published, PublishedArticles
 from consumers.articles_runner import Embedded
+from consumers.editors_log import log_change, log_withdrawal
 from contract.errors import BadRecord
 from contract.records import ArticleMeta, ArticleRecord, encode_article
 from contract.settings import Settings
@@ -189,6 +190,7 @@ class Desk:
         if self._is_done(version):
             self.staged.outcomes["skipped"] += 1
             return
+        log_change(self.published.get(*version.key), version)
         self._supersede(*version.key)
         if self.published.expiry(version) <= now_ms:
             self._expire(version, now_ms)
@@ -216,6 +218,7 @@ class Desk:
         if done:
             self.staged.outcomes["skipped"] += 1
             return
+        log_withdrawal(record)
         self._supersede(partition, article_id)
         self._bring_down(partition, article_id, offset, timestamp, timestamp)
         self.staged.outcomes["withdrawn"] += 1

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from consumers.articles_backlog import Version
+from consumers.editors_log import editor_of
 from contract.errors import BadRecord
 from contract.messages import Article, decode_article
 from contract.records import ArticleMeta
@@ -51,7 +52,7 @@ def _version(record: Record, article: Article, text_hash: int) -> Version:
     )  # fmt: skip
     return Version(
         article.article_id, record.partition(), record.offset(), record.timestamp()[1], article.published_at,
-        article.expires_at or 0, meta, text_hash, _NO_TOKENS, time.monotonic(),
+        article.expires_at or 0, meta, text_hash, _NO_TOKENS, time.monotonic(), editor_of(record, article.attributes),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import msgspec
 from contract.errors import BadRecord, StoppressError, UnreadableState
 from contract.messages import Event, List, decode
 from contract.murmur2 import partition_of
-from contract.records import PARTITION_KEY, UserRecord, decode_user
+from contract.records import PARTITION_KEY, UserRecord, decode_totals, decode_user
 from contract.settings import Settings
 from contract.topics import Topics
 from encoders.fold_rules import ASKS_FOR_NO_RANKING
@@ -78,14 +78,21 @@ def _story(settings: Settings, topics: Topics, record: Record, event: Event) -> 
         if (letter.topic, letter.partition, letter.offset) == (topics.user_events, partition, offset):
             return told(f"a dead letter: {letter.reason}; see `stoppress dead-letters list`")
     states = list(_states(settings, topics, partition, event.user_id))
-    taken = next(((r, s) for r, s in states if s is not None and s.last_offset >= offset), None)
+    if _read_up_to(settings, topics, partition) <= offset:
+        return told("not read by the users worker yet; `stoppress doctor` tells whether it runs")
+    first = _sent_before(settings, topics, record, event)
+    if first is not None:
+        return told(f"a duplicate of {first.topic()}[{partition}]@{first.offset()}: an event_id counts once")
+    taken = next(((r, s) for r, s in states if s and (s.last_offset >= offset or _waits(s, offset))), None)
     if taken is None:
         if states and states[-1][1] is None:
             return told("its user has been forgotten, or merged into another, or dropped after user_ttl_days")
-        return told("not read by the users worker yet; `stoppress doctor` tells whether it runs")
+        return told(
+            "read by the users worker, and in no state that is still there: it waited too long, or among too many"
+        )
     where, state = taken
-    later = "" if state.last_offset == offset else f", with later ones up to offset {state.last_offset}"
-    waits = any(waiting.offset == offset for waiting in state.windows.waiting)
+    later = "" if state.last_offset <= offset else f", with later ones up to offset {state.last_offset}"
+    waits = _waits(state, offset)
     steps.append(_step("waits for its article's vector" if waits else "folded", where, sent_at, f"in a state{later}"))
     if waits:
         taken = next(((r, s) for r, s in states if s and r.offset() > where.offset() and not _waits(s, offset)), None)
@@ -103,6 +110,39 @@ def _story(settings: Settings, topics: Topics, record: Record, event: Event) -> 
             own = shown.cause.at == sent_at
             return told("caused this list" if own else "is reflected in this list, which something older asked for")
     return told("caused no list that is still there: the list stayed as it was, or a later one took its place")
+
+
+def _read_up_to(settings: Settings, topics: Topics, partition: int) -> int:
+    """Return the offset before which the users worker has taken everything."""
+    totals = b""
+    for record in read_to_end(settings, topics.user_vectors, name=NAME, partitions=[partition]):
+        if record.key() == PARTITION_KEY:
+            totals = record.value() or b""
+    return decode_totals(totals).next_offset if totals else 0
+
+
+def _sent_before(settings: Settings, topics: Topics, record: Record, event: Event) -> Record | None:
+    """Return the record of the same event for which the fold takes this one for a duplicate."""
+    dead = {
+        letter.offset
+        for letter in letters(settings, topics)
+        if (letter.topic, letter.partition) == (topics.user_events, record.partition())
+    }
+    seen: dict[str, Record] = {}
+    for other in read_to_end(settings, topics.user_events, name=NAME, partitions=[record.partition()]):
+        if other.offset() >= record.offset():
+            break
+        value = other.value()
+        if other.key() != record.key() or value is None or other.offset() in dead:
+            continue
+        before = _event(value)
+        if before is not None and before.kind == "forget":
+            seen = {}
+        elif before is not None and before.event_id and before.event_id not in seen:
+            seen[before.event_id] = other
+            if len(seen) > settings.seen_event_ids:
+                del seen[next(iter(seen))]
+    return seen.get(event.event_id)
 
 
 def _step(what: str, record: Record, sent_at: int, says: str) -> Step:

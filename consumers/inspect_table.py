@@ -18,11 +18,14 @@ def calculation_tables(found: Calculation, most: int) -> list[Table | str]:
     """The calculation for people: who, what the rules kept out, and the first ``most`` candidates."""
     barred = ", ".join(f"{count:,} {rule}" for rule, count in found.barred.items()) or "none"
     table = Table(box=SIMPLE_HEAD)
-    for name in ("place", "article", "source", "click", *PARTS, "score", "what became of it"):
-        table.add_column(name, justify="left" if name in ("article", "source", "what became of it") else "right")
-    for one in found.candidates[:most]:
+    shown = found.candidates[:most]
+    spoken = [name for name in PARTS if any(one.parts[name] for one in shown)]
+    for name in ("place", "article", "source", "click", *spoken, "score", "what became of it"):
+        left = name in ("article", "source", "what became of it")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for one in shown:
         place = "" if one.position is None else str(one.position + 1)
-        parts = (f"{one.parts[name]:+.2f}" if one.parts[name] else "" for name in PARTS)
+        parts = (f"{one.parts[name]:+.2f}" if one.parts[name] else "" for name in spoken)
         fate = one.fate if one.position is None else one.words
         table.add_row(
             place, escape(one.article_id), one.source, f"{one.probability:.1%}", *parts, f"{one.score:+.2f}", fate

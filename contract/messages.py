@@ -82,7 +82,9 @@ class Article(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     language: Label = ""
     expires_at: Annotated[Time | None, Meta(description="When it leaves all lists; null: by age alone.")] = None
     placement: Annotated[Placement, Meta(description="An editor's wish; `held` keeps it out of all lists.")] = "auto"
-    attributes: Annotated[dict[str, Any], Meta(description="Anything else; stoppress does not read it.")] = {}
+    attributes: Annotated[
+        dict[str, Any], Meta(description="Anything else. Of this is read only `editor`, who changed it, for the log.")
+    ] = {}
 
 
 class ShownItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -284,6 +285,33 @@ def test_a_hold_with_a_new_text_goes_out_at_once_with_the_old_vector() -> None:
     complete = worker.stands("a")
     assert complete.meta.placement == "held"
     np.testing.assert_array_equal(complete.vector, vector("other"))
+
+
+def test_what_editors_change_is_in_the_log_with_who_and_when(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stoppress.articles")
+    ann = {"editor": "ann"}
+    by_header = [("editor", b"ben")]
+    worker = Worker([
+        line(0, "a", "title"),
+        line(1, "p", "title", placement="pinned", attributes=ann),
+        line(2, "a", "title", placement="held", attributes=ann),
+        line(3, "a", "another title", placement="held", attributes={"editor": 7}),
+        dataclasses.replace(line(4, "a", "another title", at=NOW + 5), with_headers=by_header),
+        line(5, "p", "title", placement="pinned", expires_at=NOW + DAY),
+        dataclasses.replace(line(6, "p", None), with_headers=by_header),
+    ])  # fmt: skip
+    for _ in worker.log:
+        worker.read(1)
+        worker.start()
+        worker.end()
+    told = [record.fields for record in caplog.records if record.message == "editors_change"]  # type: ignore[attr-defined]
+    assert told == [
+        {"article": "p", "by": "ann", "at": NOW, "placement": "auto -> pinned"},
+        {"article": "a", "by": "ann", "at": NOW, "placement": "auto -> held"},
+        {"article": "a", "by": "ben", "at": NOW + 5, "placement": "held -> auto"},
+        {"article": "p", "by": "unknown", "at": NOW, "expires_at": f"never -> {NOW + DAY}"},
+        {"article": "p", "by": "ben", "at": NOW, "placement": "withdrawn"},
+    ]
 
 
 def test_a_new_text_alone_is_written_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from streams.local_broker import LocalBroker
 from tests.command import stoppress
-from tests.pipeline import Pipeline, pipeline_on
+from tests.pipeline import Pipeline, pipeline_on, states_of
 from tests.test_pipeline import SUBJECTS, ids
 
 
@@ -95,6 +95,22 @@ def test_an_event_that_causes_no_list_says_why(running: Pipeline) -> None:
     (waiting,) = inspected(running, "event", "reads what nobody published")
     assert [step["what"] for step in waiting["steps"]] == ["accepted", "waits for its article's vector"]
     assert "waits until article 'unknown' has a vector" in waiting["end"]
+
+
+def test_an_event_that_was_sent_twice_or_waits_alone_is_not_told_as_unread(running: Pipeline) -> None:
+    first = running.event("again", "click", "space-1", event_id="clicks twice")
+    running.until_list("again", lambda x: x.cause.at == first.timestamp, "of the first")
+    running.event("again", "click", "space-1", event_id="clicks twice")
+    running.event("again", "click", "unheard of", event_id="the last one waits")
+    running.records(running.topics.user_vectors).until(
+        lambda records: "again" in (states := states_of(records)) and states["again"].windows.waiting, "the last one"
+    )
+    once, twice = inspected(running, "event", "clicks twice", "--user", "again")
+    assert once["end"] == "caused this list"
+    assert f"a duplicate of {running.topics.user_events}[{first.partition}]@{first.offset}" in twice["end"]
+    (waiting,) = inspected(running, "event", "the last one waits")
+    assert [step["what"] for step in waiting["steps"]] == ["accepted", "waits for its article's vector"]
+    assert waiting["steps"][1]["says"] == "in a state"
 
 
 def test_nobody_and_nothing_by_that_name(running: Pipeline) -> None:

@@ -10,7 +10,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Column {
   /** `onRead(item, position, feed)` is called when the owner clicks an item; null: the column only explains. */
-  constructor({ userId, label, note, you, onRead }) {
+  constructor({ userId, label, note, face: named = label, you, onRead }) {
     this.userId = userId;
     this.you = you;
     this.onRead = onRead;
@@ -22,7 +22,7 @@ export class Column {
     this.drawnAt = 0;
     this.root = el("article", you ? "feed you" : "feed");
     const head = el("header");
-    const face = el("span", "face", label.slice(0, 1).toUpperCase());
+    const face = el("span", "face", named.slice(0, 1).toUpperCase());
     face.setAttribute("aria-hidden", "true");
     face.style.setProperty("--hue", hue(userId));
     const names = el("div", "names");

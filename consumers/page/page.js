@@ -48,8 +48,8 @@ function follow(users) {
     if (columns.has(user.user_id)) continue;
     const column = new Column({
       userId: user.user_id,
-      label: user.label ?? reserved(user.user_id) ?? user.user_id,
-      note: user.note ?? (user.user_id === "~popular" ? "the list of everyone" : ""),
+      ...reserved(user.user_id),
+      ...user,
       you: user.user_id === you,
       onRead: user.user_id === you && control ? read : null,
     });
@@ -71,11 +71,13 @@ function follow(users) {
   });
 }
 
-/** What a list is called that is nobody's. */
+/** How a column is headed whose list is nobody's own. */
 function reserved(key) {
-  if (key === "~popular") return "Popular";
-  if (key.startsWith("~popular/")) return `Popular in ${key.slice("~popular/".length)}`;
-  return key.startsWith("~related/") ? `Related to ${key.slice("~related/".length)}` : null;
+  const name = key.slice(key.indexOf("/") + 1);
+  if (key === "~popular") return { label: "Popular", note: "the list of everyone" };
+  if (key.startsWith("~popular/")) return { label: `Popular in ${name}`, note: "everyone's, of one section", face: name };
+  if (key.startsWith("~related/")) return { label: `Related to ${name}`, note: "for whoever reads it", face: name };
+  return { label: key, note: "" };
 }
 
 /** Until the first readers are there, say what they wait for. */
