@@ -68,6 +68,7 @@ class RankerLists:
         self._popular_partition = partition_of(POPULAR.encode(), settings.partitions)
         self._popular_at = 0
         self._quality_at = 0
+        self._restored_since: int | None = None
         self._writer = ListWriter(topics.generation, settings.explain)
         self._categories = CategoryLists(settings, fresh, self._formula, self._writer)
         self._related = RelatedLists(settings, fresh, self._formula, self._writer)
@@ -104,8 +105,19 @@ class RankerLists:
         return len(self._pending)
 
     def waiting(self, now_ms: int) -> dict[str, tuple[int, float]]:
-        """Return by kind of cause how many wait for their ranking, and for how many seconds the first of them has."""
-        return self._pending.put_off(now_ms) | {"related": self._related.put_off(now_ms)}
+        """Return by kind of cause how many wait for their ranking, and for how many seconds the first of them has.
+
+        Whoever is to be refreshed waits since that was due, who was restored since this was first asked after it.
+        """
+        refresh_ms = round(self._settings.refresh_seconds * 1000)
+        restored, overdue, since = self._readers.unranked(now_ms - refresh_ms)
+        if not restored or self._restored_since is None:
+            self._restored_since = now_ms if restored else None
+        return self._pending.put_off(now_ms) | {
+            "start": (restored, (now_ms - (self._restored_since or now_ms)) / 1000),
+            "refresh": (overdue, (now_ms - refresh_ms - since) / 1000 if overdue else 0.0),
+            "related": self._related.put_off(now_ms),
+        }
 
     def quality(self, now_ms: int) -> ListQuality | None:
         """Return what a sample of the users' present lists is like; None until ten seconds after the last time."""

@@ -175,6 +175,13 @@ class ReaderTable:
             rows = rows[np.argpartition(self.ranked_at[rows], limit)[:limit]]
         return rows
 
+    def unranked(self, before_ms: int) -> tuple[int, int, int]:
+        """Return how many were not ranked since they were restored, how many last before that time, and when the one
+        who waited longest of these was."""
+        ranked_at = self.ranked_at[: len(self.ids)]
+        overdue = ranked_at[(ranked_at > 0) & (ranked_at < before_ms)]
+        return int(np.count_nonzero(ranked_at == 0)), len(overdue), int(overdue.min(initial=before_ms))
+
     def holding(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return the rows whose present list holds one of these articles."""
         used = self.listed[: len(self.ids)]

@@ -314,6 +314,13 @@ def test_under_overload_the_refresh_yields(world: World, monkeypatch: pytest.Mon
     for user_id in ("ann", "bob"):
         world.user(user_id, EAST, clicked(world.now))
     assert {user_id for user_id, _ in world.lists.due(world.now)} == {"ann", "bob"}
+    world.later(4_000)
+    assert world.lists.waiting(world.now)["refresh"] == (3, 4.001), "all three were ranked a minute ago"
+    for user_id in ("ann", "bob", "eve"):
+        world.user(user_id, EAST, clicked(world.now))
+    while due := world.lists.due(world.now):
+        list(world.lists.rank(due, world.now))
+    assert world.lists.waiting(world.now)["refresh"] == (0, 0.0)
 
 
 def test_under_overload_events_go_first_publications_get_their_quarter_and_the_refresh_waits_for_both(
