@@ -20,8 +20,11 @@ SINGLY = 16
 class ReaderTable:
     """Queries, pasts, present list and entry score by row; a dropped user's row is used again.
 
-            "queries", "seeds", "personal", "spread", "trigger", "entry", "entries", "listed", "unread", "partition",
-            "ranked_at",
+    ``queries`` float32 [capacity, 2, d], ``seeds``, ``personal`` and ``spread`` [capacity] as in
+    :class:`ranking.readers.Readers`, ``trigger`` [capacity, d], ``entry`` and ``unread`` [capacity] and ``entries``
+    [capacity, k] as in :class:`ranking.ranking.Ranked`, ``listed`` uint64 [capacity, k]: the hashes of the list's
+    articles in order, 0 where there is none, :data:`OTHER` where there is no list; ``partition`` int32, -1 where the
+    row is free, ``ranked_at`` epoch ms: 0 asks for a ranking soon, :data:`NEVER` for none.
     """
 
     def __init__(self, dims: int, list_length: int, capacity: int = 1024) -> None:
