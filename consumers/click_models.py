@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,24 +115,24 @@ class ClickModels:
 
     def _watch(self) -> None:
         while True:
-            try:
-                if self._look():
-                    self._changes.put(Changed(self._serving, self._candidate))
-            except (StoppressError, OSError) as error:
-                self._complain("shadow_folder_unusable", str(error))
+            with self._complaining():
+                self._look()
             try:
                 verdict = self._verdicts.get(timeout=LOOK_SECONDS)
             except queue.Empty:
                 continue
             if verdict is None:
                 return
-            self._settle(verdict)
+            with self._complaining():
+                self._settle(verdict)
 
-    def _look(self) -> bool:
-        """Find what is to serve and what is to be judged; return whether anything is not as it was."""
+    def _look(self) -> None:
+        """Find what is to serve and what is to be judged, and tell where anything is not as it was."""
         before = self._serving, self._candidate
-        pointer = click_versions.serving(self._folder) or ""
-        if pointer != self._pointer:
+        pointer = self._pointer
+        with self._complaining():
+            pointer = click_versions.serving(self._folder) or ""
+        if pointer != self._pointer and self._folder.is_dir():  # one that is away for a while says nothing
             self._pointer = pointer
             named = self._load(pointer) if pointer else _by_settings(self._ranker_model)
             self._serving = named or self._serving
@@ -140,7 +141,8 @@ class ClickModels:
             self._candidate = None
         if self._candidate is None:
             self._candidate = self._next()
-        return (self._serving, self._candidate) != before
+        if (self._serving, self._candidate) != before:
+            self._changes.put(Changed(self._serving, self._candidate))
 
     def _next(self) -> Version | None:
         for name in reversed(click_versions.versions(self._folder)):
@@ -163,7 +165,7 @@ class ClickModels:
 
     def _settle(self, verdict: Verdict) -> None:
         candidate = self._candidate
-        if candidate is None or candidate.name != verdict.name:
+        if candidate is None or candidate.name != verdict.name or self._has_verdict(verdict.name):
             return  # another ranker was faster
         CANDIDATES.labels(verdict.outcome).inc()
         self._candidate = None
@@ -191,10 +193,15 @@ class ClickModels:
                 found.append((self._folder / name / file).stat().st_mtime_ns)
         return tuple(found)
 
-    def _complain(self, event: str, what: str) -> None:
-        if what != self._complaint:
-            self._complaint = what
-            self._log.warning(event, what=what)
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """Log, once, what cannot be done, and go on."""
+        try:
+            yield
+        except (StoppressError, OSError) as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                self._log.warning("shadow_folder_unusable", what=str(error))
 
 
 def _by_settings(ranker_model: str) -> Version:

@@ -230,6 +230,29 @@ class TestTheFolder:
         models.conclude(Verdict("1", "promoted", {}))
         assert self.until(models).serving.name == "1"
 
+    def test_a_folder_that_is_away_and_a_serving_that_names_nothing_take_nothing_away(
+        self, watched: tuple[Path, ClickModels], candidates: Path
+    ) -> None:
+        folder, models = watched
+        assert self.until(models).candidate is not None
+        serve(folder, "1")
+        assert self.until(models).serving.name == "1"
+        folder.rename(folder.with_name("away"))
+        (folder.with_name("away") / SERVING_FILE).write_text("../elsewhere")
+        shutil.copytree(candidates / "newer", folder.with_name("away") / "2")
+        folder.with_name("away").rename(folder)
+        found = self.until(models)
+        assert found.candidate is not None
+        assert (found.serving.name, found.candidate.name) == ("1", "2")
+
+    def test_the_first_verdict_counts(self, watched: tuple[Path, ClickModels]) -> None:
+        folder, models = watched
+        assert self.until(models).candidate is not None
+        (folder / "1" / VERDICT_FILE).write_text("{}")
+        models.conclude(Verdict("1", "promoted", {}))
+        assert self.until(models) == Changed(serving_of(load(environ={})), None)
+        assert (folder / "1" / VERDICT_FILE).read_text() == "{}"
+
     def test_what_is_no_folder_of_versions_is_refused(self, candidates: Path, tmp_path: Path) -> None:
         settings = load([f"ranker_shadow={candidates / 'older'}"], environ={})
         assert "is not a folder that holds click models" in refused(stoppress(settings, "run", "ranker"))
