@@ -30,7 +30,7 @@ from streams.table import TableReader
 from streams.worker import Log
 
 SHARE = 0.05
-"""Of the time that passes, scoring in the shadow may take at most this much."""
+"""Of the time that passes, the shadow computes at most this much; what it then does not score is not judged."""
 SAVED_SECONDS = 1.0
 AT_ONCE = 16
 WAITING, USERS, LISTS_OF_A_USER = 256, 20_000, 4
@@ -43,7 +43,7 @@ DAY_MS = 86_400_000
 MODEL = Info("stoppress_ranker_model", "The click model by which the ranker scores")
 CANDIDATE = Info("stoppress_shadow_candidate", "The click model that is judged on live events")
 SCORED = Counter("stoppress_shadow_scored_lists_total", "Lists that serving model and candidate both scored")
-SECONDS = Counter("stoppress_shadow_seconds_total", "What scoring and judging in the shadow took of the ranker's loop")
+SECONDS = Counter("stoppress_shadow_seconds_total", "Processor time that the shadow took of the ranker's loop")
 SEEN = Gauge("stoppress_shadow_lists", "Lists seen by readers on which the present candidate is judged")
 LOG_LOSS = Gauge("stoppress_shadow_log_loss", "Mean log loss of the items of these lists", ["kind"])
 AUC = Gauge("stoppress_shadow_auc", "How often what was clicked in these lists stands above the rest", ["kind"])
@@ -71,7 +71,9 @@ class Shadow:
         """Take ``publications``, which are committed; score some lists, read events, and decide where it is time."""
         if self._models is None:
             return
-        began = time.perf_counter()
+        began, now = time.thread_time(), time.monotonic()
+        self._allowed = min(SAVED_SECONDS, self._allowed + SHARE * (now - self._allowed_at))
+        self._allowed_at = now
         changed = self._models.changed()
         if changed is not None:
             self._change(changed, now_ms)
@@ -83,7 +85,9 @@ class Shadow:
             for log_odds, clicked in self._opened.closed(now_ms - self._window_ms):
                 self._judgement.take(log_odds, clicked)
             self._decide(self._models, self._candidate, now_ms)
-        SECONDS.inc(time.perf_counter() - began)
+        taken = time.thread_time() - began
+        self._allowed -= taken
+        SECONDS.inc(taken)
 
     def close(self) -> None:
         if self._models is not None:
@@ -110,9 +114,6 @@ class Shadow:
 
     def _score(self, candidate: Version, now_ms: int) -> None:
         """Score the newest lists that wait, a few at once, as long as the time allowed lasts."""
-        began = time.monotonic()
-        self._allowed = min(SAVED_SECONDS, self._allowed + SHARE * (began - self._allowed_at))
-        self._allowed_at = began
         if not self._waiting or self._allowed < 0:
             return
         shown = [self._waiting.pop() for _ in range(min(AT_ONCE, len(self._waiting)))]
@@ -128,7 +129,6 @@ class Shadow:
             for number, row in enumerate(unchanged.tolist()):
                 self._opened.remember(shown[row], said[:, number])
             SCORED.inc(len(unchanged))
-        self._allowed -= time.monotonic() - began
 
     def _decide(self, models: ClickModels, candidate: Version, now_ms: int) -> None:
         if now_ms < self._decide_at:

@@ -356,18 +356,20 @@ def test_on_live_events_the_better_serves_without_a_restart_and_neither_a_worse_
             "stoppress_shadow_auc", kind="serving"
         )
 
-        put(candidates / "older", models / "2")
-        (models / "2" / GRAPH_FILE).write_bytes(b"no graph")
+        broken = shutil.copytree(candidates / "older", tmp_path / "broken")
+        (broken / GRAPH_FILE).write_bytes(b"no graph")
+        put(broken, models / "2")
         assert audience.until(ranker, "click_model_unusable")["model"] == "2"
         put(candidates / "newer", models / "3")
         audience.come(250)
         assert audience.until(ranker, "click_model_refused")["model"] == "3"
+        await_true((models / "3" / VERDICT_FILE).exists, "the verdict is written")
         assert json.loads((models / "3" / VERDICT_FILE).read_bytes())["outcome"] == "refused"
         assert ranker.metric("stoppress_shadow_candidates_total", outcome="unusable") == 1
         assert ranker.metric("stoppress_ranker_model_info", model="1") == 1
         taken = ranker.metric("stoppress_shadow_seconds_total")
         assert 0 < taken < 1 + 0.2 * (time.monotonic() - began), (
-            "a second saved up and a twentieth for scoring, and what reading events takes"
+            "a second saved up and a twentieth of what passed, and some"
         )
 
         assert ranker.stop() == 0
