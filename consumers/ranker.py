@@ -146,7 +146,7 @@ def _count(publications: Sequence[Publication], lists: RankerLists, groups: Grou
     lists_of = [p.result for p in theirs if p.result is not None]
     LISTS.labels("forget").inc(len(theirs) - len(lists_of))
     FALLBACKS.inc(sum(shown.fallback and not shown.user_id.startswith("~") for shown in lists_of))
-    for reason, count in Counted(item.reason for shown in lists_of for item in shown.items).items():
+    for reason, count in Counted([item.reason for shown in lists_of for item in shown.items]).items():
         ITEMS.labels(reason).inc(count)
     for cause, count in Counted(shown.cause.kind for shown in lists_of).items():
         LISTS.labels(cause).inc(count)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ from encoders.windows import MINUTE_MS
 POSITIONS = (0, 1, 2, 3, 5, 10, 20)
 NAMES = 32
 NAME_LENGTH = 64
+NOTHING = (0.0, 0.0)
+Key = TypeVar("Key", int, str)
+Counts = tuple[float, float]
+"""Impressions and clicks."""
 
 
 class Way(NamedTuple):
@@ -170,27 +174,32 @@ def _added(
     newest = max(at, before.at)
     kept, added = (2.0 ** ((then - newest) / STATS_HALF_LIFE_MS) for then in (before.at, at))
     total = [before.impressions * kept, before.clicks * kept]
-    positions = {p: [i * kept, c * kept] for p, (i, c) in before.positions.items()}
-    reasons = {r: [i * kept, c * kept] for r, (i, c) in before.reasons.items()}
-    regions = {r: [i * kept, c * kept] for r, (i, c) in before.regions.items()}
+    positions, reasons, regions = (_lessened(of, kept) for of in (before.positions, before.reasons, before.regions))
     for number, count in sums:
         way, count = ways[number], count * added
-        column = 0 if way.kind == "impression" else 1
-        total[column] += count
+        is_click = way.kind != "impression"
+        total[is_click] += count
         if way.position is not None:
-            positions.setdefault(way.position, [0.0, 0.0])[column] += count
+            _count(positions, way.position, count, is_click)
         if way.reason:
-            reasons.setdefault(way.reason, [0.0, 0.0])[column] += count
+            _count(reasons, way.reason, count, is_click)
         if way.region:
-            regions.setdefault(way.region, [0.0, 0.0])[column] += count
+            _count(regions, way.region, count, is_click)
     short = {}
     for minutes, new in zip(SHORT_HALF_LIVES_MINUTES, lately, strict=True):
-        old = before.lately.get(minutes, (0.0, 0.0))
+        old = before.lately.get(minutes, NOTHING)
         kept, added = (2.0 ** ((then - newest) / (minutes * MINUTE_MS)) for then in (before.at, at))
         short[minutes] = (old[0] * kept + new[0] * added, old[1] * kept + new[1] * added)
     return ArticleStats(
-        at=newest, impressions=total[0], clicks=total[1],
-        positions={p: (i, c) for p, (i, c) in positions.items()},
-        reasons={r: (i, c) for r, (i, c) in reasons.items()}, lately=short,
-        regions={r: (i, c) for r, (i, c) in regions.items()},
+        at=newest, impressions=total[0], clicks=total[1], positions=positions, reasons=reasons, lately=short,
+        regions=regions,
     )  # fmt: skip
+
+
+def _lessened(counts: Mapping[Key, Counts], kept: float) -> dict[Key, Counts]:
+    return dict(counts) if kept == 1.0 else {key: (i * kept, c * kept) for key, (i, c) in counts.items()}
+
+
+def _count(counts: dict[Key, Counts], key: Key, count: float, is_click: bool) -> None:
+    impressions, clicks = counts.get(key, NOTHING)
+    counts[key] = (impressions, clicks + count) if is_click else (impressions + count, clicks)
