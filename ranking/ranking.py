@@ -170,9 +170,8 @@ def concerned(
     """Return [u]: the first of the articles at ``places`` [m] that would enter each user's list, -1 where none would.
 
     ``likings`` [m, u] are what each article's category is worth to each user, NaN where the article may not be in their
-    list. MMR counts likeness to what is listed
-    against a newcomer, and of a category at its cap it has to be better than one that is listed. A pinned article
-    would enter every list. It only triggers: the full ranking decides.
+    list. MMR counts likeness to what is listed against a newcomer, and of a category at its cap it has to be better
+    than one that is listed. A pinned article would enter every list. It only triggers: the full ranking decides.
     """
     vectors = catalogue.vectors[places]
     common = common_parts(catalogue, formula.weights, now_ms, places).sum(axis=0)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from contract.messages import DEVICES
 from ranking.catalogue import Catalogue
 from ranking.co_reading import PRIOR
 from ranking.features import ALIKE, PARTS, WIDEST, Places
@@ -33,6 +34,7 @@ FEATURES = (
     *(f"rate_{half_life}" for half_life in HALF_LIVES),
     "source_rate", "next_last", "next_last_among", "next_any", "next_any_among", "next_smoothed",
     "age", "impressions", "position", "read", "followers", "candidates", "day_sin", "day_cos",
+    *(f"on_{device}" for device in DEVICES if device),
 )  # fmt: skip
 """The parts but the editor's, then
 
@@ -44,8 +46,9 @@ FEATURES = (
     next_smoothed   the logarithm of the first, drawn to what is clicked now
     position        log(1 + place in the list) where it was told; the first when serving
     day             the time of day (UTC)
+    on              1 on the kind of device that the user told last
 """
-VERSION = 1
+VERSION = 2
 """Of what the features mean: a model of another version is none of ours."""
 LOOKED_BACK = 10
 DRAWN = 4.0
@@ -109,6 +112,9 @@ def pair_features(
     column["candidates"][:] = np.log1p(there.sum(axis=1))[:, None]
     angle = 2 * np.pi * (now_ms % DAY_MS) / DAY_MS
     column["day_sin"][:], column["day_cos"][:] = np.sin(angle), np.cos(angle)
+    for device in DEVICES[1:]:
+        told = zip(readers.pasts, readers.personal, strict=True)
+        column[f"on_{device}"][:] = np.array([[personal and past.device == device] for past, personal in told])
     found[~there] = 0
     return found
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from consumers.ranker_formula import formula_of
 from contract.errors import ClickModelUnusable, SetupError
 from contract.messages import POPULAR
+from contract.records import Windows
 from contract.settings import load
 from encoders.manifest import MANIFEST_FILE
 from encoders.onnx_clicks import GRAPH_FILE, OnnxClicks
@@ -30,7 +31,7 @@ from ranking.features import PARTS, Weights, score_parts
 from ranking.listwise import Learner, Shown, calibrated, hand_formula, loss_of, sampled
 from ranking.listwise import Weights as Model
 from ranking.ranking import Formula, rank
-from ranking.readers import Readers
+from ranking.readers import Past, Readers
 from ranking.reranker import FEATURES, VERSION, as_by_hand, model_scores, pair_features
 from ranking.rules import Rules
 from streams.local_broker import LocalBroker
@@ -89,6 +90,14 @@ class TestFeatures:
         assert column(features_of(reader, catalogue), "position") == [0, 0]
         told = features_of(reader, catalogue, positions=np.array([[3, -1]]))
         assert column(told, "position") == pytest.approx([np.log(4), 0], abs=1e-3)
+
+    def test_the_device_told_last_is_a_feature_of_each_article_but_of_nobody_held_out(self) -> None:
+        catalogue = a_catalogue([UP, ACROSS])
+        past = Past.of(Windows(device="tablet"))
+        for personal, on_tablet in ((True, 1), (False, 0)):
+            found = features_of(a_reader(UP, device=past.device, personal=personal), catalogue)
+            assert column(found, "on_tablet") == [on_tablet, on_tablet]
+            assert column(found, "on_mobile") == column(found, "on_desktop") == [0, 0]
 
     @settings(max_examples=60, deadline=None)
     @given(catalogues(), some_readers())
