@@ -29,7 +29,7 @@ class Protocol:
 
 
 class Clicks:
-    """A data set's clicks as arrays, in the order of time; 32 bytes each."""
+    """A data set's clicks as arrays, in the order of time; 32 bytes each. ``contexts``: of each session"""
 
     def __init__(self, clicks: Iterable[Click], articles: Articles, left_out: LeftOut) -> None:
         """Read all of ``clicks``."""
@@ -37,8 +37,17 @@ class Clicks:
         sessions: dict[str, int] = {}
         columns = array("q"), array("q"), array("q"), array("q")
         newest = -1
+        first_at: list[int] = []
+        self.contexts: list[tuple[str, ...]] = []
+        distinct: dict[tuple[str, ...], tuple[str, ...]] = {}
         for click in clicks:
             session = sessions.setdefault(click.session_id or f"user {click.user_id}", len(sessions))
+            context = distinct.setdefault(click.context, click.context)
+            if session == len(first_at):
+                first_at.append(click.at)
+                self.contexts.append(context)
+            elif click.at < first_at[session]:
+                first_at[session], self.contexts[session] = click.at, context
             for column, value in zip(
                 columns,
                 (click.at, users.setdefault(click.user_id, len(users)), session, articles.index(click.article_id)),
@@ -92,7 +101,9 @@ def next_clicks(
                 fresh[history] = False
                 candidates = np.flatnonzero(fresh)
                 candidates = candidates[rng.permutation(len(candidates))]
-            request = Request(at, user, session, history, candidates, not len(history))
+            request = Request(
+                at, user, session, history, candidates, not len(history), context=clicks.contexts[session]
+            )
             if judged:
                 moment.requests.append((request, candidates == article))
             moment.feedback.append(Feedback(request, np.array([article], np.intp), np.ones(1, np.bool_)))

@@ -21,6 +21,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     the user, or where ``session`` is not -1 in this session. ``first``: nothing was asked or learned of this user (or
     session) before, so nobody knows the history yet. ``group``: of users, as the data names it, if it does.
     ``positions`` [n]: where the candidates stood in the list that was shown (-1: not told), where there was one.
+    ``context``: where the session came from, as its first click told: device, region, referrer or the like.
     """
 
     at: int
@@ -31,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     first: bool
     group: str = ""
     positions: NDArray[np.int64] | None = None
+    context: tuple[str, ...] = ()
 
 
 class Draw(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +131,8 @@ class Click(Protocol):
     def article_id(self) -> str: ...
     @property
     def at(self) -> int: ...
+    @property
+    def context(self) -> tuple[str, ...]: ...
 
 
 class Text(Protocol):

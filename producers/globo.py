@@ -1,7 +1,7 @@
 """Globo.com's click logs as structs: ``clicks*.csv``, gzipped or not, in one folder.
 
 A header line names the columns; ``user_id``, ``click_article_id`` and ``click_timestamp`` (epoch ms) are needed,
-``session_id`` is read where it is there.
+``session_id`` and :data:`CONTEXT` are read where they are there.
 A line that cannot be used is handed to ``on_broken`` with its place and what is wrong, and left out.
 """
 
@@ -20,15 +20,20 @@ from contract.errors import SetupError
 from producers.broken_lines import BrokenLine, OnBroken
 
 COLUMNS = ("user_id", "click_article_id", "click_timestamp")
+CONTEXT = (
+    "click_environment", "click_deviceGroup", "click_os", "click_country", "click_region", "click_referrer_type",
+)  # fmt: skip
 
 
 class Click(msgspec.Struct, frozen=True):
-    """One click; ``at`` in epoch ms, ``session_id`` empty where the file has none."""
+    """One click; ``at`` in epoch ms, ``session_id`` empty where the file has none; ``context``: where it came from, one
+    value for each column of :data:`CONTEXT` that the file has."""
 
     user_id: str
     article_id: str
     at: int
     session_id: str = ""
+    context: tuple[str, ...] = ()
 
 
 def read_clicks(folder: Path, on_broken: OnBroken) -> Iterator[Click]:
@@ -55,6 +60,7 @@ def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
         raise SetupError(f"{name} has no column {missing[0]!r} in its first line; Globo's click logs have it")
     places = [header.index(column) for column in COLUMNS]
     session = header.index("session_id") if "session_id" in header else None
+    told = [header.index(column) for column in CONTEXT if column in header]
     for row in rows:
         if not row:
             continue
@@ -62,7 +68,8 @@ def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
             user_id, article_id, at = (row[place] for place in places)
             if not user_id or not article_id:
                 raise ValueError("the user or the article is empty")
-            yield Click(user_id, article_id, int(at), "" if session is None else row[session])
+            context = tuple([row[place] for place in told])
+            yield Click(user_id, article_id, int(at), "" if session is None else row[session], context)
         except IndexError:
             on_broken(BrokenLine(name, rows.line_num, f"{len(row)} columns where the first line has {len(header)}"))
         except ValueError as error:

@@ -48,6 +48,7 @@ class Clicked(NamedTuple):
     session_id: str
     article_id: str
     at: int
+    context: tuple[str, ...] = ()
 
 
 UP, ACROSS = (1, 0, 0, 0), (0, 1, 0, 0)

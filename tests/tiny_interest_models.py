@@ -56,6 +56,7 @@ class Click(NamedTuple):
     session_id: str
     article_id: str
     at: int
+    context: tuple[str, ...] = ()
 
 
 def synthetic(*, order: bool, users: int = USERS, dims: int = DIMS) -> ReadingLog:

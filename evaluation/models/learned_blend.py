@@ -16,7 +16,7 @@ from evaluation.requests import Feedback, Request
 Columns = NDArray[np.float32]
 TRUSTED_BY = 500
 """Requests on which what learns is judged."""
-WIDEST_LIST, MOST_KEPT, DRAWN = 200, 60, 60
+WIDEST_LIST, MOST_KEPT, DRAWN = 200, 60, 40
 
 
 class LearnedBlend:
@@ -101,7 +101,7 @@ class LearnedBlend:
         kept = clicked.copy()
         kept[np.argpartition(-(columns @ self._by_hand), MOST_KEPT)[:MOST_KEPT]] = True
         for column in np.flatnonzero(self._by_hand):
-            kept[np.argpartition(-columns[:, column], MOST_KEPT // 2)[: MOST_KEPT // 2]] = True
+            kept[np.argpartition(-columns[:, column], MOST_KEPT // 3)[: MOST_KEPT // 3]] = True
         rest = np.flatnonzero(~kept)
         drawn = self._draw.choice(rest, min(DRAWN, len(rest)), replace=False)
         rows = np.concatenate([np.flatnonzero(kept), drawn])

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from evaluation.articles import Articles, Indices, grown
 from evaluation.models.contract import Floats
-from ranking.listwise import BATCH, HIDDEN, Learner, Shown, Weights
+from ranking.listwise import HIDDEN, Learner, Shown, Weights
 
 REMEMBERED = 4000
 """Requests that are learned from again, the newest."""
@@ -134,37 +134,39 @@ class ConditionalLogit:
 
 
 class Network:
-    """s = x . w + tanh(x W + b) . v, by Adam, a batch of requests at a time: :mod:`ranking.listwise`.
+    """The mean of ``NETWORKS`` of s = x . w + tanh(x W + b) . v, begun and taught apart: :mod:`ranking.listwise`.
 
-    On average a request is learned from ``TIMES`` times.
+    By Adam, ``BATCH`` requests at a time; on average each is learned from ``TIMES`` times.
     """
 
-    TIMES = 32
+    NETWORKS, BATCH, TIMES = 3, 128, 32
 
     def __init__(self, by_hand: Floats, seed: int) -> None:
         self._by_hand = by_hand.astype(np.float32)
         self._draw = np.random.default_rng(seed)
         self._remembered = Remembered()
-        self._learner: Learner | None = None
+        self._learners: list[Learner] = []
         self._taken = 0
 
     def scores(self, columns: NDArray[np.float32], candidates: Indices) -> Floats:
-        if self._learner is None:
+        if not self._learners:
             return np.asarray(columns @ self._by_hand, np.float64)
-        return self._learner.weights.scores(columns).astype(np.float64)
+        found: Floats = np.mean([each.weights.scores(columns) for each in self._learners], axis=0, dtype=np.float64)
+        return found
 
     def learn(self, listed: Listed) -> None:
         self._taken += 1
         if not self._remembered.due(listed):
             return
         some = self._remembered.requests
-        if self._learner is None:
+        if not self._learners:
             if len(some) < MOST_NEW:
                 return
-            self._learner = Learner(self._begun(list(some)))
-        for _ in range(round(self._taken * self.TIMES / BATCH)):
-            drawn = (some[i] for i in self._draw.integers(0, len(some), BATCH))
-            self._learner.step([Shown(each.columns, each.clicked, each.offset) for each in drawn])
+            self._learners = [Learner(self._begun(list(some))) for _ in range(self.NETWORKS)]
+        for learner in self._learners:
+            for _ in range(round(self._taken * self.TIMES / self.BATCH)):
+                drawn = (some[i] for i in self._draw.integers(0, len(some), self.BATCH))
+                learner.step([Shown(each.columns, each.clicked, each.offset) for each in drawn])
         self._taken = 0
 
     def _begun(self, some: list[Listed]) -> Weights:

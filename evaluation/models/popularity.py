@@ -46,6 +46,37 @@ class Popular:
         self._clicks.add(feedback.clicks, feedback.request.at)
 
 
+class PopularAmong:
+    """Popular among those with the same ``place`` of the context, drawn to what is popular with everybody.
+
+    ``DRAWN`` clicks spread as everybody's are added to the group's own; both halve in ``half_life_ms``.
+    """
+
+    probabilities = False
+    DRAWN = 20.0
+
+    def __init__(self, place: int, half_life_ms: float) -> None:
+        self._place = place
+        self._half_life_ms = half_life_ms
+        self._everybody = DecayedCounts(half_life_ms)
+        self._groups: dict[str, DecayedCounts] = {}
+
+    def scores(self, request: Request) -> Floats:
+        everybody = self._everybody.of(request.candidates, request.at)
+        group = self._groups.get(self._group(request))
+        own = group.of(request.candidates, request.at) if group else np.zeros(len(everybody))
+        return own + self.DRAWN * everybody / max(float(everybody.sum()), 1e-9)
+
+    def learn(self, feedback: Feedback) -> None:
+        request = feedback.request
+        self._everybody.add(feedback.clicks, request.at)
+        group = self._groups.setdefault(self._group(request), DecayedCounts(self._half_life_ms))
+        group.add(feedback.clicks, request.at)
+
+    def _group(self, request: Request) -> str:
+        return request.context[self._place] if self._place < len(request.context) else ""
+
+
 class ClickThroughRate:
     """(clicks + 1) / (impressions + 25), both halving in ``half_life_ms``."""
 

@@ -16,7 +16,7 @@ from evaluation.models.contract import Model
 from evaluation.models.folded import InterestAlone
 from evaluation.models.learned import LearnedRanker
 from evaluation.models.learned_blend import LearnedBlend, as_share, as_z_score
-from evaluation.models.popularity import ClickThroughRate, Popular, Random
+from evaluation.models.popularity import ClickThroughRate, Popular, PopularAmong, Random
 from evaluation.models.reading_order import CoReading, SequentialRules
 from evaluation.models.served import Ranker
 from evaluation.models.session_neighbours import SessionNeighbours
@@ -24,6 +24,8 @@ from evaluation.prequential import Task
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
+CONTEXTS = 6
+"""So many values of a click's context are looked at."""
 RULES_HALF_LIFE_MS = 18 * MINUTE_MS
 
 Make = Callable[[Articles, Settings, int], Model]
@@ -35,7 +37,7 @@ def _interest(a: Articles) -> list[tuple[float, Model]]:
 
 
 def _reading() -> list[tuple[float, Model]]:
-    """The parts of the blend made by hand, and the same and others by more half-lives."""
+    """The parts of the blend made by hand, the same by more half-lives, and what is popular where one comes from."""
     rules: list[tuple[float, Model]] = [
         (1 if half_life == RULES_HALF_LIFE_MS else 0, SequentialRules(half_life))
         for half_life in (6 * MINUTE_MS, RULES_HALF_LIFE_MS, HOUR_MS, math.inf)
@@ -44,7 +46,8 @@ def _reading() -> list[tuple[float, Model]]:
         (0.5 if half_life == 15 * MINUTE_MS else 0, Popular(half_life))
         for half_life in (5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, math.inf)
     ]
-    return [*rules, *popular, (1, SessionNeighbours()), (0, CoReading())]
+    among: list[tuple[float, Model]] = [(0, PopularAmong(place, HOUR_MS)) for place in range(CONTEXTS)]
+    return [*rules, *popular, (1, SessionNeighbours()), (0, CoReading()), *among]
 
 
 _ANY_TASK: dict[str, Make] = {
