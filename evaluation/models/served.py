@@ -19,7 +19,7 @@ from evaluation.models.contract import Floats
 from evaluation.models.folded import FoldedUsers
 from evaluation.requests import Feedback, Request
 from ranking.appeal import appeal_of, fit_appeal
-from ranking.catalogue import Catalogue, Facts
+from ranking.catalogue import Catalogue, Facts, Moments
 from ranking.co_reading import CoReading
 from ranking.features import Weights, click_probability, score_parts, shown_counts
 from ranking.popularity import Popularity, base_rate, popularity
@@ -62,6 +62,8 @@ class Ranker:
         self._appeal_as_of = -APPEAL_MS
         self._catalogue: Catalogue | None = None
         self._as_of = 0
+        self._moments: Moments | None = None
+        self._moments_of = 0
         self._counted: Indices = np.full(1024, -1, np.intp)
         """Where ``self._popularity`` counts the article of each of the table's rows, -1: nowhere."""
 
@@ -132,8 +134,12 @@ class Ranker:
             self._appeal, self._appeal_as_of = fit_appeal(vectors, impressions, clicks, rate, self._appeal), now_ms
         assert self._appeal is not None
         appeal = appeal_of(vectors, self._appeal)
+        listed = table.listed[:size] & (published_at > now_ms - self._rules.ttl_ms)
+        total = int(listed.sum())
+        if self._moments is None or abs(total - self._moments_of) >= total // 50:  # as the ranker: 2% change little
+            self._moments, self._moments_of = Moments.of(vectors[listed]), total
         facts = Facts(
-            listed=table.listed[:size] & (published_at > now_ms - self._rules.ttl_ms),
+            listed=listed,
             category=np.array(table.categories, np.uint64),
             popularity=popularity(impressions, clicks, rate, appeal),
             appeal=appeal,
@@ -141,6 +147,7 @@ class Ranker:
             counts=counts,
             base_rate=rate,
             co_reads=self._co_reads,
+            moments=self._moments,
         )
         self._catalogue = Catalogue(table.ids, vectors, table.hashes[:size], published_at, facts)
         self._as_of = now_ms
