@@ -129,6 +129,15 @@ class Spy:
         self.calls.append(("learn", feedback.request.at))
 
 
+def test_a_session_comes_from_where_its_first_click_did(tmp_path: Path) -> None:
+    """So that a request knows nothing of the click that it is to find."""
+    header = "user_id,session_id,click_article_id,click_timestamp,click_region,click_referrer_type"
+    lines = [f"u,s,a,{START_MS},13,1", f"v,t,b,{START_MS + 1},21,5", f"u,s,b,{START_MS + 2},9,7"]
+    _, moments = moments_of_globo(write_globo(tmp_path, lines, header))
+    told = [feedback.request.context for moment in moments for feedback in moment.feedback]
+    assert told == [("13", "1"), ("21", "5"), ("13", "1")]
+
+
 @pytest.mark.parametrize("format_", ["mind", "globo"])
 def test_nothing_is_learned_of_a_moment_before_all_of_it_was_scored(tmp_path: Path, format_: str) -> None:
     if format_ == "mind":

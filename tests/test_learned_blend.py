@@ -12,6 +12,7 @@ from evaluation.metrics import auc
 from evaluation.models.contract import Floats
 from evaluation.models.learned_blend import WIDEST_LIST, LearnedBlend, as_share, as_z_score
 from evaluation.models.list_learners import ConditionalLogit, Listed
+from evaluation.models.popularity import PopularAmong
 from evaluation.requests import Feedback, Request
 
 START, ITEMS, ARTICLES, DIMS = 1_573_290_000_000, 10, 300, 4
@@ -145,3 +146,22 @@ def test_the_most_probable_weights_are_found() -> None:
         gradient = float(apart @ (1 - p)) - (slope - 0.5) / ConditionalLogit.DEVIATION**2
         slope += gradient / (float(apart**2 @ (p * (1 - p))) + ConditionalLogit.DEVIATION**-2)
     assert learner._weights[0] == pytest.approx(slope, abs=1e-3)
+
+
+def test_what_is_popular_where_one_comes_from_is_drawn_to_everybodys() -> None:
+    model = PopularAmong(1, 3_600_000)
+
+    def request(step: int, region: str) -> Request:
+        of = a_request(step)
+        return Request(of.at, 1, step, of.history, np.array([10, 20, 30]), False, context=("web", region))
+
+    def clicks(region: str, article: int, times: int) -> None:
+        for _ in range(times):
+            model.learn(Feedback(request(1, region), np.array([article]), np.ones(1, np.bool_)))
+
+    clicks("north", 10, 30)
+    clicks("south", 20, 60)
+    assert model.scores(request(1, "north"))[:2] == pytest.approx([30 + 20 / 3, 40 / 3])
+    assert model.scores(request(1, "south"))[:2] == pytest.approx([20 / 3, 60 + 40 / 3])
+    assert model.scores(request(1, "nowhere")).argmax() == 1
+    assert model.scores(request(1, "south"))[2] == 0
