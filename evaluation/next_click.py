@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -38,11 +38,11 @@ class Clicks:
         columns = array("q"), array("q"), array("q"), array("q")
         newest = -1
         first_at: list[int] = []
-        self.contexts: list[tuple[str, ...]] = []
-        distinct: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.contexts: list[Mapping[str, str]] = []
+        distinct: dict[tuple[str, ...], Mapping[str, str]] = {}
         for click in clicks:
             session = sessions.setdefault(click.session_id or f"user {click.user_id}", len(sessions))
-            context = distinct.setdefault(click.context, click.context)
+            context = distinct.setdefault(tuple(click.context.values()), click.context)
             if session == len(first_at):
                 first_at.append(click.at)
                 self.contexts.append(context)

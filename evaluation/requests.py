@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -21,7 +21,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     the user, or where ``session`` is not -1 in this session. ``first``: nothing was asked or learned of this user (or
     session) before, so nobody knows the history yet. ``group``: of users, as the data names it, if it does.
     ``positions`` [n]: where the candidates stood in the list that was shown (-1: not told), where there was one.
-    ``context``: where the session came from, as its first click told: device, region, referrer or the like.
+    ``context``: where the session came from, as its first click told: device, region, referrer or the like, by name.
     """
 
     at: int
@@ -32,7 +32,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     first: bool
     group: str = ""
     positions: NDArray[np.int64] | None = None
-    context: tuple[str, ...] = ()
+    context: Mapping[str, str] = {}
 
 
 class Draw(msgspec.Struct, frozen=True, gc=False):
@@ -132,7 +132,7 @@ class Click(Protocol):
     @property
     def at(self) -> int: ...
     @property
-    def context(self) -> tuple[str, ...]: ...
+    def context(self) -> Mapping[str, str]: ...
 
 
 class Text(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -20,20 +20,26 @@ from contract.errors import SetupError
 from producers.broken_lines import BrokenLine, OnBroken
 
 COLUMNS = ("user_id", "click_article_id", "click_timestamp")
-CONTEXT = (
-    "click_environment", "click_deviceGroup", "click_os", "click_country", "click_region", "click_referrer_type",
-)  # fmt: skip
+CONTEXT = {
+    "click_environment": "environment",
+    "click_deviceGroup": "device",
+    "click_os": "os",
+    "click_country": "country",
+    "click_region": "region",
+    "click_referrer_type": "referrer",
+}
+"""Columns of where a click came from, and what they are called in an event's context."""
 
 
 class Click(msgspec.Struct, frozen=True):
-    """One click; ``at`` in epoch ms, ``session_id`` empty where the file has none; ``context``: where it came from, one
-    value for each column of :data:`CONTEXT` that the file has."""
+    """One click; ``at`` in epoch ms, ``session_id`` empty where the file has none; ``context``: where it came from, by
+    the names of :data:`CONTEXT`."""
 
     user_id: str
     article_id: str
     at: int
     session_id: str = ""
-    context: tuple[str, ...] = ()
+    context: Mapping[str, str] = {}
 
 
 def read_clicks(folder: Path, on_broken: OnBroken) -> Iterator[Click]:
@@ -60,7 +66,7 @@ def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
         raise SetupError(f"{name} has no column {missing[0]!r} in its first line; Globo's click logs have it")
     places = [header.index(column) for column in COLUMNS]
     session = header.index("session_id") if "session_id" in header else None
-    told = [header.index(column) for column in CONTEXT if column in header]
+    told = [(name, header.index(column)) for column, name in CONTEXT.items() if column in header]
     for row in rows:
         if not row:
             continue
@@ -68,7 +74,7 @@ def _clicks(name: str, file: TextIO, on_broken: OnBroken) -> Iterator[Click]:
             user_id, article_id, at = (row[place] for place in places)
             if not user_id or not article_id:
                 raise ValueError("the user or the article is empty")
-            context = tuple([row[place] for place in told])
+            context = {name: row[place] for name, place in told}
             yield Click(user_id, article_id, int(at), "" if session is None else row[session], context)
         except IndexError:
             on_broken(BrokenLine(name, rows.line_num, f"{len(row)} columns where the first line has {len(header)}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +49,7 @@ class Clicked(NamedTuple):
     session_id: str
     article_id: str
     at: int
-    context: tuple[str, ...] = ()
+    context: Mapping[str, str] = {}
 
 
 UP, ACROSS = (1, 0, 0, 0), (0, 1, 0, 0)

@@ -135,7 +135,8 @@ def test_a_session_comes_from_where_its_first_click_did(tmp_path: Path) -> None:
     lines = [f"u,s,a,{START_MS},13,1", f"v,t,b,{START_MS + 1},21,5", f"u,s,b,{START_MS + 2},9,7"]
     _, moments = moments_of_globo(write_globo(tmp_path, lines, header))
     told = [feedback.request.context for moment in moments for feedback in moment.feedback]
-    assert told == [("13", "1"), ("21", "5"), ("13", "1")]
+    first, other = {"region": "13", "referrer": "1"}, {"region": "21", "referrer": "5"}
+    assert told == [first, other, first]
 
 
 @pytest.mark.parametrize("format_", ["mind", "globo"])

@@ -149,11 +149,11 @@ def test_the_most_probable_weights_are_found() -> None:
 
 
 def test_what_is_popular_where_one_comes_from_is_drawn_to_everybodys() -> None:
-    model = PopularAmong(1, 3_600_000)
+    model = PopularAmong("region", 3_600_000)
 
     def request(step: int, region: str) -> Request:
         of = a_request(step)
-        return Request(of.at, 1, step, of.history, np.array([10, 20, 30]), False, context=("web", region))
+        return Request(of.at, 1, step, of.history, np.array([10, 20, 30]), False, context={"region": region})
 
     def clicks(region: str, article: int, times: int) -> None:
         for _ in range(times):

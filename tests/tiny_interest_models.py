@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class Click(NamedTuple):
     session_id: str
     article_id: str
     at: int
-    context: tuple[str, ...] = ()
+    context: Mapping[str, str] = {}
 
 
 def synthetic(*, order: bool, users: int = USERS, dims: int = DIMS) -> ReadingLog:

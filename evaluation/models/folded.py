@@ -119,7 +119,10 @@ class FoldedUsers:
 
     def _click(self, request: Request, article: int, at: int) -> None:
         article_id = self._articles.ids[article]
-        self._arrive(Event(user_id=str(request.user), kind="click", at=at, article_id=article_id), request.at)
+        event = Event(
+            user_id=str(request.user), kind="click", at=at, article_id=article_id, context=dict(request.context)
+        )
+        self._arrive(event, request.at)
 
     def _arrive(self, event: Event, timestamp: int) -> None:
         self._arrivals.append(Arrival(self._offset, timestamp, event, b""))

@@ -47,7 +47,7 @@ class Popular:
 
 
 class PopularAmong:
-    """Popular among those with the same ``place`` of the context, drawn to what is popular with everybody.
+    """Popular among those with the same value of ``name`` in their context, drawn to what is popular with everybody.
 
     ``DRAWN`` clicks spread as everybody's are added to the group's own; both halve in ``half_life_ms``.
     """
@@ -55,8 +55,8 @@ class PopularAmong:
     probabilities = False
     DRAWN = 20.0
 
-    def __init__(self, place: int, half_life_ms: float) -> None:
-        self._place = place
+    def __init__(self, name: str, half_life_ms: float) -> None:
+        self._name = name
         self._half_life_ms = half_life_ms
         self._everybody = DecayedCounts(half_life_ms)
         self._groups: dict[str, DecayedCounts] = {}
@@ -74,7 +74,7 @@ class PopularAmong:
         group.add(feedback.clicks, request.at)
 
     def _group(self, request: Request) -> str:
-        return request.context[self._place] if self._place < len(request.context) else ""
+        return request.context.get(self._name, "")
 
 
 class ClickThroughRate:

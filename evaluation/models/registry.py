@@ -24,8 +24,8 @@ from evaluation.prequential import Task
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
-CONTEXTS = 6
-"""So many values of a click's context are looked at."""
+CONTEXT = "environment", "device", "os", "country", "region", "referrer"
+"""What a click's context may tell of where it came from."""
 RULES_HALF_LIFE_MS = 18 * MINUTE_MS
 
 Make = Callable[[Articles, Settings, int], Model]
@@ -46,7 +46,7 @@ def _reading() -> list[tuple[float, Model]]:
         (0.5 if half_life == 15 * MINUTE_MS else 0, Popular(half_life))
         for half_life in (5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, math.inf)
     ]
-    among: list[tuple[float, Model]] = [(0, PopularAmong(place, HOUR_MS)) for place in range(CONTEXTS)]
+    among: list[tuple[float, Model]] = [(0, PopularAmong(name, HOUR_MS)) for name in CONTEXT]
     return [*rules, *popular, (1, SessionNeighbours()), (0, CoReading()), *among]
 
 

@@ -25,6 +25,7 @@ from ranking.features import Weights, click_probability, score_parts, shown_coun
 from ranking.popularity import Popularity, base_rate, popularity
 from ranking.ranking import Formula, rank_traced
 from ranking.readers import NO_PAST, Past, Readers
+from ranking.regions import RegionalCounts
 from ranking.reranker import FEATURES, VERSION, model_scores
 from ranking.rules import FREE, Rules, bars, few_have_seen
 
@@ -32,6 +33,8 @@ STATISTICS_MS = 1000
 """How old click-through rates may be."""
 APPEAL_MS = 600_000
 UNLISTED = 1e-6
+ALL_MOMENTS = 4_000
+"""Beyond so many listed articles their mean and covariance are found anew when a fiftieth changed, as when serving."""
 
 
 class Ranking(NamedTuple):
@@ -55,6 +58,7 @@ class Ranker:
         self._users = FoldedUsers(articles, settings, self._count)
         self._rules = Rules.of(settings)
         self._popularity = Popularity(1, STATS_HALF_LIFE_MS, SHORT_HALF_LIVES_MINUTES)
+        self._regions = RegionalCounts(STATS_HALF_LIFE_MS)
         self._co_reads = CoReading(CO_READS_HALF_LIFE_MS)
         self._weights = Weights(boost=settings.boost)
         self._model = OnnxClicks.load(Path(settings.ranker_model), FEATURES, VERSION) if settings.ranker_model else None
@@ -115,6 +119,7 @@ class Ranker:
     def _count(self, fold: Fold) -> None:
         for key, stats in fold.stats.items():
             self._popularity.put(0, key, stats)
+            self._regions.put(0, hash64(key), stats)
         rows = self._users.table.rows
         known = [key for key in fold.stats if key in rows]
         self._counted = grown(self._counted, len(self._users.table.ids), -1)
@@ -136,12 +141,14 @@ class Ranker:
         appeal = appeal_of(vectors, self._appeal)
         listed = table.listed[:size] & (published_at > now_ms - self._rules.ttl_ms)
         total = int(listed.sum())
-        if self._moments is None or abs(total - self._moments_of) >= total // 50:  # as the ranker: 2% change little
+        few = total <= ALL_MOMENTS or self._moments is None
+        if few or abs(total - self._moments_of) >= total // 50:
             self._moments, self._moments_of = Moments.of(vectors[listed]), total
+        liked = popularity(impressions, clicks, rate, appeal)
         facts = Facts(
             listed=listed,
             category=np.array(table.categories, np.uint64),
-            popularity=popularity(impressions, clicks, rate, appeal),
+            popularity=liked,
             appeal=appeal,
             impressions=impressions.astype(np.float32),
             counts=counts,
@@ -149,5 +156,8 @@ class Ranker:
             co_reads=self._co_reads,
             moments=self._moments,
         )
-        self._catalogue = Catalogue(table.ids, vectors, table.hashes[:size], published_at, facts)
+        catalogue = Catalogue(table.ids, vectors, table.hashes[:size], published_at, facts)
+        everywhere = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) + appeal.astype(np.float64) + liked)))
+        catalogue.regional = self._regions.regional(catalogue.places(self._regions.hashes), everywhere, now_ms)
+        self._catalogue = catalogue
         self._as_of = now_ms
