@@ -179,3 +179,21 @@ def test_no_other_past_than_what_it_was_told(task: Task, name: str) -> None:
     other, model = (MODELS[task][name](shared, load(), 1) for _ in range(2))
     learned(task, other, seed=8)
     assert np.array_equal(learned(task, model).scores(a_request()), alone)
+
+
+def test_the_ranker_knows_what_is_clicked_where_somebody_is() -> None:
+    ranker = Ranker(articles_like("next click"), load())
+
+    def clicked(user: int, region: str, article: int) -> None:
+        nothing = np.empty(0, np.intp)
+        request = Request(START_MS + user * 1000, user, user, nothing, nothing, first=True, context={"region": region})
+        ranker.learn(Feedback(request, np.array([article]), np.array([True])))
+
+    for user in range(60):
+        clicked(user, *(("north", 5) if user % 2 else ("south", 6)))
+    for user, region in ((60, "north"), (61, "south")):
+        clicked(user, region, 8)
+    asked = [a_request(at=START_MS + 90_000, user=user, session=user, candidates=np.array([5, 6])) for user in (60, 61)]
+    north, south = (ranker.scores(request) for request in asked)
+    assert north[0] > 1.05 * north[1]
+    assert south[1] > 1.05 * south[0]
