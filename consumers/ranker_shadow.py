@@ -126,6 +126,7 @@ class Shadow:
             places = catalogue.places(hashes[unchanged].reshape(-1)).reshape(len(unchanged), -1)
             models = [self._serving.model, candidate.model]
             said = said_of(places, readers.some(unchanged), catalogue, formula, models, now_ms)
+            self._judgement.hear(said)
             for number, row in enumerate(unchanged.tolist()):
                 self._opened.remember(shown[row], said[:, number])
             SCORED.inc(len(unchanged))

@@ -49,7 +49,10 @@ class Difference(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Over ``lists``, ``ordered`` of which have an AUC: both models' means, serving first, and their differences."""
+    """Over ``lists``, ``ordered`` of which have an AUC: both models' means, serving first, and their differences.
+
+    ``no_numbers``: what the candidate said was not always finite.
+    """
 
     lists: int
     ordered: int
@@ -57,10 +60,13 @@ class Compared(NamedTuple):
     auc: tuple[float, float]
     loss_difference: Difference
     auc_difference: Difference
+    no_numbers: bool = False
 
     @property
     def outcome(self) -> Outcome | None:
         """``promoted`` where neither is worse than is tolerated, ``refused`` where one is, None while that is open."""
+        if self.no_numbers:
+            return "refused"
         if self.ordered < LEAST:
             return None
         tolerated = LOSS_TOLERANCE * self.log_loss[0]
@@ -76,6 +82,11 @@ class Judgement:
 
     def __init__(self) -> None:
         self._loss, self._auc = _Pairs(), _Pairs()
+        self._no_numbers = False
+
+    def hear(self, log_odds: Floats) -> None:
+        """Note whether the candidate says something wherever serving does; both say [2, ...], NaN: not asked."""
+        self._no_numbers |= bool((np.isfinite(log_odds[0]) & ~np.isfinite(log_odds[1])).any())
 
     def take(self, log_odds: Floats, clicked: NDArray[np.bool_]) -> None:
         """Take a list that was seen: what serving and candidate said [2, n], and what was clicked [n]; n > 0."""
@@ -87,7 +98,8 @@ class Judgement:
     def compared(self) -> Compared:
         """Return how both did; all zeros while nothing was seen."""
         loss, auc = self._loss, self._auc
-        return Compared(loss.count, auc.count, loss.means(), auc.means(), loss.difference(), auc.difference())
+        means, differences = (loss.means(), auc.means()), (loss.difference(), auc.difference())
+        return Compared(loss.count, auc.count, *means, *differences, self._no_numbers)
 
 
 class _Pairs:

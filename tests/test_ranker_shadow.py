@@ -87,6 +87,13 @@ class TestJudgement:
         assert judgement.compared().auc_difference.mean == 0
         assert judgement.compared().outcome == "refused"
 
+    def test_who_gives_no_numbers_is_refused_at_once(self) -> None:
+        judgement = Judgement()
+        judgement.hear(np.array([[[0.5, np.nan]], [[0.1, np.nan]]]))
+        assert judgement.compared().outcome is None
+        judgement.hear(np.array([[[0.5, 0.2]], [[0.1, np.inf]]]))
+        assert judgement.compared().outcome == "refused"
+
     def test_looking_again_and_again_promotes_hardly_ever_who_is_worse(self) -> None:
         """The interval holds at all looks together; one for a single look would be left behind by chance."""
         promoted, judgement = 0, Judgement()
