@@ -27,11 +27,11 @@ def public_topics(settings: Settings) -> Topics:
 
 
 class Sender:
-    """One producer for both topics; what it sends to one partition arrives in order."""
+    """One producer for both topics; what it sends to one partition arrives in order, ``linger_ms`` later at most."""
 
-    def __init__(self, settings: Settings, topics: Topics, *, name: str) -> None:
+    def __init__(self, settings: Settings, topics: Topics, *, name: str, linger_ms: int = 25) -> None:
         self._topics = topics
-        self._producer = make_producer(settings, name=name, extra={"linger.ms": 25})
+        self._producer = make_producer(settings, name=name, extra={"linger.ms": linger_ms})
         self._failed: str | None = None
         self.articles = 0
         self.events: dict[str, int] = {}

@@ -54,7 +54,7 @@ def main() -> None:
 def prepared(system: System, users: int, articles: int) -> Readers:
     """Publish articles, send every user's past, and wait until all of them have lists of their own."""
     began, stop = time.perf_counter(), Stop()
-    newsroom, sender = Newsroom(1), Sender(system.settings, system.topics, name="bench")
+    newsroom, sender = Newsroom(1), Sender(system.settings, system.topics, name="bench", linger_ms=1)
     archive = [article for article, _ in newsroom.archive(articles, time.time_ns() // 1_000_000 - 1000)]
     for article in archive:
         sender.article(article)
