@@ -37,6 +37,7 @@ users = st.fixed_dictionaries(
         "shown": st.dictionaries(st.sampled_from(NAMES), st.sampled_from((1, 255))),
         "follows": st.sampled_from(((), ("sport",))),
         "mutes": st.sampled_from(((), ("sport", "desk"), ("",))),
+        "region": st.sampled_from(("", "HERE", "NOWHERE")),
     }
 )
 
@@ -51,6 +52,10 @@ def test_every_list_is_valid_or_empty_with_its_reason(
     published: list[dict[str, Any]], readers: list[dict[str, Any]], values: dict[str, object]
 ) -> None:
     world = World((0, 1), list_length=4, language_reads=1, category_lists=2, related_length=2, **values)
+    for name in NAMES:
+        world.counted(
+            name, 9, 2, regions={"HERE": (np.nan, 1), "THERE": (-5, 1e300), "NOWHERE": (np.inf, -1), "": (1, 1)}
+        )
     world.take_articles(*(world.article(name, **one) for name, one in zip(NAMES, published, strict=False)))
     for number, reader in enumerate(readers):
         world.user(f"user-{number}", cause=clicked(), **reader)
