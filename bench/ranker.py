@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from bench.exact_search_graph import search_graph
 from bench.report import Row, write
 from contract.records import KIND_BITS, RECENT
-from ranking.candidates import best_places
+from ranking.candidates import Amounts, best_places
 from ranking.catalogue import Catalogue, Facts
 from ranking.features import Weights
 from ranking.ranking import Formula, Standing, concerned, rank, rank_traced
@@ -40,6 +40,8 @@ from ranking.rules import Rules
 ARTICLES = (1_000, 10_000, 100_000)
 DIMS = (96, 384)
 TOP = 50
+SIMILAR = 150
+"""With what the other ways of finding candidates add, and less what several find, some 200 are scored."""
 CHUNK = 64
 USERS = 256
 READERS = 1_000_000
@@ -154,7 +156,7 @@ def whole_ranking(draw: np.random.Generator, count: int, searched: float) -> Row
         queries.append(np.stack([interest, interest]) / np.linalg.norm(interest))
     seeds = draw.integers(1, 2**63, USERS).astype(np.uint64)
     readers = Readers.of(np.array(queries, np.float32), pasts, seeds=seeds)
-    formula = Formula(rules=Rules(category_cap=10, source_cap=10))
+    formula = Formula(rules=Rules(category_cap=10, source_cap=10), amounts=Amounts(similar=SIMILAR))
     seconds = least_seconds(lambda: rank(readers, catalogue, formula, NOW))
     candidates = (rank_traced(readers.some(slice(0, CHUNK)), catalogue, formula, NOW)[1].candidates.places >= 0).sum()
     return Row(

@@ -20,6 +20,7 @@ NAME = "evaluate"
 CLICKED_WITHIN_MS = 30 * 60_000
 """A click later than this after an impression was made in another way."""
 HOUR_MS = 3_600_000
+TOLD = ("language", "region", "device")
 UNREADABLE, TWICE = "records that cannot be used", "events sent twice, taken once"
 OnLeftOut = Callable[[str, str], None]
 """Is told what is wrong with a record, and which it is."""
@@ -39,6 +40,8 @@ class Shown(msgspec.Struct, gc=False):
     items: list[ShownItem]
     clicked: list[bool]
     elsewhere: bool = False
+    context: dict[str, str] = {}
+    """What it tells of the user that the fold reads: language, region and device."""
 
     @property
     def candidates(self) -> list[str]:
@@ -122,6 +125,7 @@ def _decoded(record: Record, timestamp: int, on_left_out: OnLeftOut) -> Shown | 
     return Shown(
         event.event_id, event.user_id, min(timestamp, event.at), event.list_id,
         str(group) if isinstance(group, str | int) else "", items, clicked, event.kind == "click",
+        {name: told for name in TOLD if isinstance(told := event.context.get(name), str)},
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def logged(
             articles.note_seen(candidates, at)
             told = {articles.index(item.article_id): item.position for item in one.items}
             positions = np.array([-1 if told[a] is None else told[a] for a in candidates.tolist()], np.int64)
-            request = Request(at, user, -1, history, candidates, first, one.group, positions)
+            request = Request(at, user, -1, history, candidates, first, one.group, positions, one.context)
             moment.feedback.append(Feedback(request, candidates, labels, one.elsewhere))
             if one.elsewhere:
                 continue

@@ -21,7 +21,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     the user, or where ``session`` is not -1 in this session. ``first``: nothing was asked or learned of this user (or
     session) before, so nobody knows the history yet. ``group``: of users, as the data names it, if it does.
     ``positions`` [n]: where the candidates stood in the list that was shown (-1: not told), where there was one.
-    ``context``: where the session came from, as its first click told: device, region, referrer or the like, by name.
+    ``context``: where it, or the session by its first click, came from: device, region, referrer or the like, by name.
     """
 
     at: int
@@ -118,6 +118,8 @@ class Shown(Protocol):
     def clicked(self) -> list[bool]: ...
     @property
     def elsewhere(self) -> bool: ...
+    @property
+    def context(self) -> Mapping[str, str]: ...
 
 
 class Click(Protocol):

@@ -15,9 +15,10 @@ from contract.settings import load
 from evaluation.articles import Articles
 from evaluation.impressions import NO_CLICK
 from evaluation.left_out import LeftOut
+from evaluation.models.folded import FoldedUsers
 from evaluation.off_policy import Draws, estimate, would_draw
 from evaluation.own_log import ADDED
-from evaluation.requests import Draw, Request
+from evaluation.requests import Draw, Feedback, Request
 from evaluation.results import Result, gap_of
 from evaluation.run import Asked, evaluate_own_log
 from evaluation.table import all_tables
@@ -34,6 +35,7 @@ class Shown(msgspec.Struct):
     clicked: list[bool]
     group: str = ""
     elsewhere: bool = False
+    context: dict[str, str] = {}
 
 
 def silent(_line: object) -> None:
@@ -172,6 +174,18 @@ def test_what_was_clicked_elsewhere_is_learned_and_not_judged() -> None:
     result, left_out = judged(articles, [*log, *wanderer], ("popular", "blend"))
     assert result.requests == 61
     assert "requests with every item clicked" not in left_out.counts
+
+
+def test_what_an_impression_told_of_its_user_is_folded_as_when_serving() -> None:
+    articles, _ = own_log(requests=1)
+    users = FoldedUsers(articles, load([], environ={}))
+    told = {"region": "de_by", "device": "tablet"}
+    shown = articles.indices(["a1", "a2"])
+    asked = Request(START_MS + HOUR_MS, 7, -1, shown[:0], shown, True, context=told)
+    users.learn(Feedback(asked, shown, np.array([True, False])))
+    user = users.user(asked)
+    assert user is not None
+    assert (user.windows.region, user.windows.device) == ("DE-BY", "tablet")
 
 
 def test_without_propensities_there_is_no_estimate_and_bad_ones_are_named() -> None:

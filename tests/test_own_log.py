@@ -43,12 +43,15 @@ def show(pipeline: Pipeline, user: str, at: int, *articles: str, **fields: Any) 
     send(pipeline, user, "impression", at, shown=items, **fields)
 
 
+CONTEXT = {"group": "mobile", "region": "DE-BY", "device": "mobile", "age": "40", "language": 7}
+
+
 def read(pipeline: Pipeline, left_out: LeftOut | None = None, **limits: Any) -> ShownLog:
     return read_shown(pipeline.settings, pipeline.topics, left_out or LeftOut(silent), **limits)
 
 
 def test_clicks_are_joined_to_the_impression_that_they_answer(pipeline: Pipeline) -> None:
-    show(pipeline, "u1", BEGAN + 1000, "a", "b", list_id="first", context={"group": "mobile"})
+    show(pipeline, "u1", BEGAN + 1000, "a", "b", list_id="first", context=CONTEXT)
     show(pipeline, "u1", BEGAN + 2000, "b", "a", list_id="second")
     show(pipeline, "u2", BEGAN + 1500, "a", "b")
     send(pipeline, "u1", "click", BEGAN + 3000, "a", list_id="first")
@@ -68,6 +71,7 @@ def test_clicks_are_joined_to_the_impression_that_they_answer(pipeline: Pipeline
     ]
     assert log.clicks == 2
     assert [one.group for one in log.shown[:2]] == ["mobile", ""]
+    assert [one.context for one in log.shown[:2]] == [{"region": "DE-BY", "device": "mobile"}, {}]
     assert [item.propensity for item in log.shown[0].items] == [None, 0.25]
     assert [one.at for one in log.shown] == sorted(one.at for one in log.shown)
 

@@ -102,7 +102,9 @@ class FoldedUsers:
         self.publish(feedback.shown, request.at)
         if len(feedback.shown) > len(feedback.clicks) or (request.session < 0 and not feedback.elsewhere):
             shown = [ShownItem(article_id=self._articles.ids[article]) for article in feedback.shown.tolist()]
-            self._arrive(Event(user_id=str(request.user), kind="impression", at=request.at, shown=shown), request.at)
+            context = dict(request.context)
+            event = Event(user_id=str(request.user), kind="impression", at=request.at, shown=shown, context=context)
+            self._arrive(event, request.at)
         for article in feedback.clicks.tolist():
             self._click(request, article, request.at)
 
