@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from contract.errors import SettingsError
 from contract.settings import load
@@ -18,6 +19,7 @@ from encoders.onnx_interest import QUERY_FILE, STEP_FILE, InterestManifest, Onnx
 from evaluation.articles import Articles
 from evaluation.models.contract import Model
 from evaluation.models.folded import FoldedUsers, InterestAlone
+from evaluation.models.learned import LearnedRanker
 from evaluation.models.registry import MODELS, check_names, make_models, models_of
 from evaluation.models.served import Ranker
 from evaluation.prequential import Task
@@ -197,3 +199,15 @@ def test_the_ranker_knows_what_is_clicked_where_somebody_is() -> None:
     north, south = (ranker.scores(request) for request in asked)
     assert north[0] > 1.05 * north[1]
     assert south[1] > 1.05 * south[0]
+
+
+def test_a_ranker_that_learned_from_clicks_on_anything_is_not_heard() -> None:
+    articles = articles_like("impressions")
+    learning, plain = LearnedRanker(articles, load(), 1), Ranker(articles, load())
+    for feedback in some_feedback("impressions", 1, 400):
+        for model in (learning, plain):
+            model.scores(feedback.request)
+            model.learn(feedback)
+    request = a_request(at=START_MS + 400 * 400_000, session=-1)
+    ours, theirs = (np.argsort(np.argsort(model.scores(request))) for model in (learning, plain))
+    assert spearmanr(ours, theirs).statistic > 0.9

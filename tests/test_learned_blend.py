@@ -109,9 +109,9 @@ def test_before_anything_is_learned_it_is_the_blend_made_by_hand() -> None:
 def test_a_way_that_says_what_is_clicked_is_heard_more_than_one_that_does_not() -> None:
     known, unknown = Told(1), Told(2)
     model = LearnedBlend([(1, known), (0, unknown)], as_z_score, 0.2, 0)
-    assert model.trust.tolist() == [0.5, 0.5]
+    assert model.trust.shares.tolist() == [0.5, 0.5]
     replayed(model, lambda request: 8 * unknown.scores(request), requests=200)
-    assert model.trust[0] < 0.01
+    assert model.trust.shares[0] < 0.01
 
 
 def test_a_long_list_keeps_its_clicks_and_counts_as_many_as_it_had() -> None:

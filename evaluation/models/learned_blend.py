@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,12 +9,10 @@ from numpy.typing import NDArray
 
 from evaluation.articles import Articles
 from evaluation.models.contract import Floats, Model
-from evaluation.models.list_learners import ConditionalLogit, Listed, ListLearner, Network
+from evaluation.models.list_learners import ConditionalLogit, Listed, ListLearner, Network, Trust
 from evaluation.requests import Feedback, Request
 
 Columns = NDArray[np.float32]
-TRUSTED_BY = 500
-"""Requests on which what learns is judged."""
 WIDEST_LIST, MOST_KEPT, DRAWN = 200, 60, 40
 
 
@@ -27,8 +24,7 @@ class LearnedBlend:
     one part's scores what is learned from, [n, k], whose first is what the blend made by hand adds up; ``sureness``
     is how much log-odds one of its units is worth before anything is known.
 
-    The mixture is a product of experts (Hinton 1999) with the weights of a Bayesian average over the last
-    :data:`TRUSTED_BY` requests.
+    The mixture is a product of experts (Hinton 1999) with the weights of :class:`Trust`.
     """
 
     probabilities = False
@@ -50,17 +46,9 @@ class LearnedBlend:
         self._ways: list[ListLearner] = [ConditionalLogit(np.ones(1)), Network(self._by_hand, seed)]
         if articles is not None:
             self._ways.append(ConditionalLogit(self._by_hand, articles))
-        self._said: deque[Floats] = deque(maxlen=TRUSTED_BY)
+        self.trust = Trust(len(self._ways))
         self._draw = np.random.default_rng(seed)
         self._asked: list[tuple[Request, Columns, list[Floats]]] = []
-
-    @property
-    def trust(self) -> Floats:
-        """How much each way is heard, summing to 1."""
-        sums = np.sum(self._said, axis=0) if self._said else np.zeros(len(self._ways))
-        odds = np.exp(sums - sums.max())
-        trust: Floats = odds / odds.sum()
-        return trust
 
     def scores(self, request: Request) -> Floats:
         if not len(request.candidates):
@@ -70,7 +58,7 @@ class LearnedBlend:
             way.scores(of, request.candidates) for way, of in zip(self._ways, self._seen_by_each(columns), strict=True)
         ]
         self._asked.append((request, columns, found))
-        return np.asarray(self.trust @ np.stack(found))
+        return np.asarray(self.trust.shares @ np.stack(found))
 
     def learn(self, feedback: Feedback) -> None:
         for request, columns, found in self._asked:
@@ -84,7 +72,7 @@ class LearnedBlend:
             model.learn(feedback)
 
     def _learn(self, request: Request, columns: Columns, clicked: NDArray[np.bool_], found: list[Floats]) -> None:
-        self._said.append(np.array([_likelihood(scores, clicked) for scores in found]))
+        self.trust.take(found, clicked)
         rows, offset = self._kept(columns, clicked)
         for way, of in zip(self._ways, self._seen_by_each(columns[rows]), strict=True):
             way.learn(Listed(of, request.candidates[rows], clicked[rows], offset))
@@ -124,8 +112,3 @@ def as_share(scores: Floats) -> Columns:
     over = scores / largest if largest > 0 else scores
     share = scores / total if total > 0 else scores
     return np.stack([over, np.log(share + 1e-4)], axis=1).astype(np.float32)
-
-
-def _likelihood(scores: Floats, clicked: NDArray[np.bool_]) -> float:
-    scores = scores - scores.max()
-    return float(scores[clicked].mean() - np.log(np.exp(scores).sum()))

@@ -8,6 +8,7 @@ Each begins at a blend made by hand and is drawn back to it, so that few data le
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +45,28 @@ class ListLearner(Protocol):
     def learn(self, listed: Listed) -> None:
         """Take in a request of which something was clicked and something not."""
         ...
+
+
+class Trust:
+    """How well ``ways`` to score have said what was clicked, before they learned from it, on the last requests."""
+
+    REQUESTS = 500
+
+    def __init__(self, ways: int) -> None:
+        self._ways = ways
+        self._said: deque[Floats] = deque(maxlen=self.REQUESTS)
+
+    def take(self, scores: Sequence[Floats], clicked: NDArray[np.bool_]) -> None:
+        """Note how likely the scores [n] of each way made what was ``clicked`` [n]."""
+        self._said.append(np.array([_likelihood(each, clicked) for each in scores]))
+
+    @property
+    def shares(self) -> Floats:
+        """How much each way is to be heard, [ways], summing to 1: a Bayesian average."""
+        sums = np.sum(self._said, axis=0) if self._said else np.zeros(self._ways)
+        odds = np.exp(sums - sums.max())
+        shares: Floats = odds / odds.sum()
+        return shares
 
 
 class Remembered:
@@ -184,3 +207,8 @@ class Network:
             bias=np.zeros(HIDDEN, np.float32),
             outer=np.zeros(HIDDEN, np.float32),
         )
+
+
+def _likelihood(scores: Floats, clicked: NDArray[np.bool_]) -> float:
+    scores = scores - scores.max()
+    return float(scores[clicked].mean() - np.log(np.exp(scores).sum()))
