@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from bench.exact_search_graph import search_graph
 from bench.report import Row, write
 from contract.records import KIND_BITS, RECENT
-from ranking.candidates import Amounts, best_places
+from ranking.candidates import Amounts, best_places, products
 from ranking.catalogue import Catalogue, Facts
 from ranking.features import Weights
 from ranking.ranking import Formula, Standing, concerned, rank, rank_traced
@@ -77,7 +77,8 @@ def exact_search(draw: np.random.Generator, count: int, dims: int) -> list[Row]:
     columns = np.ascontiguousarray(articles.T)
 
     def ours(some: Floats) -> NDArray[np.intp]:
-        return best_places((articles @ some.T).T, TOP)
+        found = products(articles, some)
+        return best_places(found.scores, TOP, found.maxima)
 
     def plain(some: Floats) -> NDArray[np.intp]:
         scores = some @ articles.T

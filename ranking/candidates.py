@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,20 @@ class Amounts:
 CATEGORIES = 2
 LARGE_BLOCKS = 4
 """So many large blocks of scores for each that is looked for."""
+PIECE, BLOCK, PIECES = 4096, 16, 8
+"""Articles whose scores fit into the cache, articles of a small block, and pieces from which on they are taken."""
 MANY_ALIKE = 8
 """Where so many blocks for each that is looked for reach what it takes, sorting is faster."""
+
+
+class Found(NamedTuple):
+    """``scores`` [u, n], and the ``maxima`` [m, u] of small blocks of them, where these are known.
+
+    They are of pieces of :data:`PIECE` articles, one after the other: in each, every ``PIECE // BLOCK``-th are a block.
+    """
+
+    scores: Floats
+    maxima: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -52,24 +65,45 @@ class Candidates:
     sources: NDArray[np.int8]
 
 
-def similarities(interests: Interests, catalogue: Catalogue, barred: NDArray[np.bool_]) -> Floats:
-    """Return how near each article is to each user's interests, [u, n]; -inf where it may not be in their list.
+def similarities(interests: Interests, catalogue: Catalogue, barred: NDArray[np.bool_]) -> Found:
+    """Return how near each article is to each user's interests; -inf where it may not be in their list [u, n]."""
+    closed = catalogue.closed if len(catalogue) < len(catalogue.hashes) else None
+    return products(catalogue.vectors, interests.trigger, closed, barred)
 
-    In memory each article's are side by side: that product is the faster one.
+
+def products(
+    vectors: Floats, queries: Floats, closed: Floats | None = None, barred: NDArray[np.bool_] | None = None
+) -> Found:  # fmt: skip
+    """Return products of ``vectors`` [n, d] with ``queries`` [u, d], less ``closed`` [n], -inf where ``barred`` [u, n].
+
+    In memory each vector's are side by side: that product is the faster one. Piece by piece, so that maxima are taken
+    of what is in the cache.
     """
-    scores: Floats = (catalogue.vectors @ interests.trigger.T).T
-    if len(catalogue) < len(catalogue.hashes):
-        scores += catalogue.closed
-    users, places = np.divmod(np.flatnonzero(barred), max(1, barred.shape[1]))
-    scores[users, places] = -np.inf
-    return scores
+    n, users = len(vectors), len(queries)
+    scores = np.empty((n, users), np.float32)
+    user, place = np.divmod(np.flatnonzero([] if barred is None else barred), max(1, n))
+    order = np.argsort(place, kind="stable")
+    user, place = user[order], place[order]
+    pieces = n // PIECE if n >= PIECES * PIECE else 0
+    maxima = np.empty((pieces, PIECE // BLOCK, users), np.float32)
+    starts = [*range(0, pieces * PIECE, PIECE), pieces * PIECE]
+    ends = [*starts[1:], n]
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        piece = np.matmul(vectors[start:end], queries.T, out=scores[start:end])
+        if closed is not None:
+            piece += closed[start:end, None]
+        mine = slice(*np.searchsorted(place, (start, end)))
+        piece[place[mine] - start, user[mine]] = -np.inf
+        if number < pieces:
+            piece.reshape(BLOCK, -1, users).max(axis=0, out=maxima[number])
+    return Found(scores.T, maxima.reshape(-1, users) if pieces else None)
 
 
 def find_candidates(
-    readers: Readers, catalogue: Catalogue, similar: Floats, co_reads: Floats, weights: Weights, amounts: Amounts,
+    readers: Readers, catalogue: Catalogue, similar: Found, co_reads: Floats, weights: Weights, amounts: Amounts,
     now_ms: int,
 ) -> Candidates:  # fmt: skip
-    """Find candidates among the articles whose ``similar`` [u, n] is not -inf; all of them where they are few.
+    """Find candidates among the articles whose score in ``similar`` is not -inf; all of them where they are few.
 
     ``co_reads`` [u, n] as of :func:`ranking.features.co_read_shares`.
     """
@@ -79,7 +113,10 @@ def find_candidates(
         _keys(np.broadcast_to(front.editor, (users, len(front.editor))), EDITOR),
         _keys(_followed(readers, catalogue, amounts.followed), FOLLOWED),
         _keys(_best(co_reads, amounts.co_read, least=0.0), CO_READ),
-        _keys(np.where(readers.personal[:, None], _best(similar, amounts.similar), -1), SIMILAR)
+        _keys(
+            np.where(readers.personal[:, None], _best(similar.scores, amounts.similar, maxima=similar.maxima), -1),
+            SIMILAR,
+        )
         if listed > amounts.total
         else _keys(np.broadcast_to(catalogue.open, (users, listed)), SIMILAR),
         _keys(np.broadcast_to(front.newest, (users, len(front.newest))), NEWEST),
@@ -91,8 +128,8 @@ def find_candidates(
     ]
     keys = np.concatenate(found, axis=1)
     places = keys // len(SOURCES)
-    if similar.shape[1]:
-        keys[np.isneginf(np.take_along_axis(similar, np.where(keys == _NONE, 0, places), axis=1))] = _NONE
+    if similar.scores.shape[1]:
+        keys[np.isneginf(np.take_along_axis(similar.scores, np.where(keys == _NONE, 0, places), axis=1))] = _NONE
     keys.sort(axis=1)
     places = keys // len(SOURCES)
     keys[:, 1:][places[:, 1:] == places[:, :-1]] = _NONE
@@ -104,24 +141,29 @@ def find_candidates(
     )
 
 
-def best_places(scores: Floats, k: int) -> Places:
+def best_places(scores: Floats, k: int, maxima: Floats | None = None) -> Places:
     """Return the places of the k largest scores of each row, [u, k], largest first, ties by place; k <= n.
 
     The k-th largest of the maxima of blocks is no larger than the k-th largest of all, so only in blocks whose maximum
     reaches it there is anything to find. Small blocks leave little to look through, and the maxima of few large ones,
     made of them, are a bound almost as good. Rows or columns may be the contiguous ones: every so many columns are a
-    block, so that maxima are of whole stretches of memory.
+    block, so that maxima are of whole stretches of memory. ``maxima`` as in :class:`Found`, where they are known.
     """
     users, n = scores.shape
     large = LARGE_BLOCKS * k
     if not users or not k or n < 2 * large or n.bit_length() + users.bit_length() > 32:
         return _sorted_places(scores, k)
+    if maxima is not None and len(maxima) < 2 * large:
+        maxima = None
     by_place = scores.T
-    width = max(1, int(np.sqrt(n / k) / 2.5))
-    small = n // (large * width) * large
-    whole = small * width
-    maxima = by_place[:whole].reshape(width, small, users).max(axis=0)
-    largest = maxima.reshape(-1, large, users).max(axis=0).T
+    if maxima is None:
+        width = max(1, int(np.sqrt(n / k) / 2.5))
+        apart = n // (large * width) * large
+        whole = apart * width
+        maxima = by_place[:whole].reshape(width, apart, users).max(axis=0)
+    else:
+        width, apart, whole = BLOCK, PIECE // BLOCK, BLOCK * len(maxima)
+    largest = maxima[: len(maxima) // large * large].reshape(-1, large, users).max(axis=0).T
     bound = np.partition(largest, large - k, axis=1)[:, large - k].copy()
     block, user = np.divmod(np.flatnonzero(maxima >= bound), users)
     alike = np.zeros(0, np.intp)
@@ -129,7 +171,7 @@ def best_places(scores: Floats, k: int) -> Places:
         alike = np.flatnonzero(np.bincount(user, minlength=users) > MANY_ALIKE * k)
         bound[alike] = np.inf
         block, user = np.divmod(np.flatnonzero(maxima >= bound), users)
-    places = block[:, None] + small * np.arange(width)
+    places = (block // apart * apart * width + block % apart)[:, None] + apart * np.arange(width)
     values = by_place[places, user[:, None]]
     reached = np.flatnonzero(values >= bound[user, None])
     left, last = np.divmod(np.flatnonzero(by_place[whole:] >= bound), users)
@@ -256,11 +298,11 @@ def _followed(readers: Readers, catalogue: Catalogue, most: int) -> Places:
     return places[:, : int((places >= 0).sum(axis=1).max(initial=0))]
 
 
-def _best(scores: Floats, k: int, least: float = -np.inf) -> Places:
+def _best(scores: Floats, k: int, least: float = -np.inf, maxima: Floats | None = None) -> Places:
     """Return the places of the k largest scores, -1 for those that are not above ``least``."""
     if np.isfinite(least) and not scores.any():
         return np.zeros((len(scores), 0), np.intp)
-    best = best_places(scores, min(k, scores.shape[1]))
+    best = best_places(scores, min(k, scores.shape[1]), maxima)
     return np.where(np.take_along_axis(scores, best, axis=1) > least, best, -1)
 
 

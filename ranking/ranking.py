@@ -140,7 +140,7 @@ def rank_traced(readers: Readers, catalogue: Catalogue, formula: Formula, now_ms
     found = find_candidates(readers, catalogue, similar, co_reads, weights, formula.amounts, now_ms)
     few = (found.places >= 0).sum(axis=1, initial=0) < rules.length
     if few.any() and len(catalogue) > found.places.shape[1]:
-        found = _everything(found, similar, few)
+        found = _everything(found, similar.scores, few)
     parts = score_parts(
         readers, catalogue, found.places, weights, now_ms, interests=interests, co_reads=co_reads, shown=shown,
         likings=likings,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ranking import candidates
 from ranking.candidates import SOURCES, Amounts, best_places, find_candidates, similarities
 from ranking.catalogue import AUTO, BOOSTED, PINNED, Catalogue, Facts
 from ranking.features import PARTS, Weights, click_probability, co_read_shares, common_parts, interests_of, score_parts
@@ -176,6 +177,27 @@ def test_the_best_of_many_are_exactly_the_best(n: int, values: str) -> None:
         found = best_places(scores, k)
         assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
         assert np.array_equal(best_places(np.asfortranarray(scores), k), found)
+
+
+@pytest.mark.parametrize("n", [0, 50, 640, 3001])
+def test_products_in_pieces_are_those_at_once_and_lead_to_the_same_best(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("PIECE", 256), ("BLOCK", 4), ("PIECES", 2)):
+        monkeypatch.setattr(candidates, name, value)
+    draw = np.random.default_rng(n)
+    vectors, queries = draw.standard_normal((n, 8), np.float32), draw.standard_normal((5, 8), np.float32)
+    closed = np.where(draw.random(n) < 0.1, np.float32(-np.inf), np.float32(0))
+    barred = draw.random((5, n)) < 0.2
+    barred[4] = True
+    found = candidates.products(vectors, queries, closed, barred)
+    expected = np.where(barred, -np.inf, queries @ vectors.T + closed)
+    np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+    assert (found.maxima is None) == (n < 512)
+    for k in (1, 3, 30):
+        if k <= n:
+            best = best_places(found.scores, k, found.maxima)
+            assert best.tolist() == np.argsort(-found.scores, axis=1, kind="stable")[:, :k].tolist()
 
 
 def test_what_was_read_is_left_out_and_the_next_takes_its_place() -> None:
