@@ -13,6 +13,7 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -189,11 +190,20 @@ def publication(draw: np.random.Generator) -> list[Row]:
         raise AssertionError("not those whom the products find")
     seconds = least_seconds(found_concerned)
     group = f"one publication against {READERS:,} users, d = 96"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = most_memory() / 1024
     return [
         Row(name="stoppress", value=1000 * seconds, unit="ms", group=group),
         Row(name="stoppress, the process at its most", value=peak, unit="MiB", group=group),
     ]
+
+
+def most_memory() -> int:
+    """The KiB of this process at its most: of the program that runs; what getrusage says knows of its parent's too."""
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def units(draw: np.random.Generator, count: int, dims: int) -> Floats:
