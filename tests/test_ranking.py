@@ -436,6 +436,15 @@ def test_a_ranking_in_pieces_is_that_in_one(monkeypatch: pytest.MonkeyPatch) -> 
         assert np.allclose(getattr(whole, name), getattr(pieces, name), atol=1e-5, equal_nan=True), name
 
 
+def test_lists_are_the_same_whether_or_not_the_cosines_of_articles_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(1)
+    kept = rank(world.readers, world.catalogue(), FORMULA, NOW)
+    monkeypatch.setattr("ranking.catalogue.MOST_ALIKE", 0)
+    found = rank(world.readers, world.catalogue(), FORMULA, NOW)
+    for name in Ranked.__dataclass_fields__:
+        assert np.allclose(getattr(kept, name), getattr(found, name), atol=1e-5, equal_nan=True), name
+
+
 def test_among_many_articles_the_nearest_the_popular_and_the_newest_are_candidates() -> None:
     world = World(2, articles=3000)
     catalogue, amounts = world.catalogue(), Amounts(similar=50)
