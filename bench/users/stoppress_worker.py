@@ -32,6 +32,8 @@ from streams.worker import Identity, Stop, Stopped
 NAME = "bench-users"
 AT_ONCE = 1000
 RESTORED_AT_ONCE = 5000
+ROOM = 1 << 21
+"""So many users before the tables grow. It is address space alone: a page is taken when something is written to it."""
 
 
 class Click(msgspec.Struct, gc=False):
@@ -49,8 +51,8 @@ class States:
         self._changelog = changelog
         self.rows: dict[bytes, int] = {}
         self.keys: list[bytes] = []
-        self.partition: NDArray[np.int32] = np.zeros(1024, np.int32)
-        self.table = np.zeros(1024, STATE)
+        self.partition: NDArray[np.int32] = np.zeros(ROOM, np.int32)
+        self.table = np.zeros(ROOM, STATE)
 
     def restore(self, restore: Restore) -> None:
         """Read the changelog of these partitions to its end."""
@@ -73,11 +75,13 @@ class States:
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget the users of these partitions."""
-        kept = np.flatnonzero(~np.isin(self.partition[: len(self.keys)], list(partitions)))
+        used = len(self.keys)
+        kept = np.flatnonzero(~np.isin(self.partition[:used], list(partitions)))
         self.keys = [self.keys[row] for row in kept.tolist()]
         self.rows = {key: row for row, key in enumerate(self.keys)}
-        self.table = np.concatenate([self.table[kept], np.zeros(1024, STATE)])
-        self.partition = np.concatenate([self.partition[kept], np.zeros(1024, np.int32)])
+        for table in (self.table, self.partition):
+            table[: len(kept)] = table[kept]
+            table[len(kept) : used] = np.zeros(1, table.dtype)
 
     def rows_of(self, keys: Sequence[bytes], partitions: Sequence[int]) -> NDArray[np.intp]:
         """Return each key's row, made where there was none."""
