@@ -86,8 +86,9 @@ def run(
         lists.take_articles(restored, _now_ms())
         changelogs = [topics.recommendations]
         group = GroupInput(
-            settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, pulse=pulse
-        )
+            settings, topics.user_vectors, identity, lists, name=NAME, changelogs=changelogs, pulse=pulse,
+            also_read=[topics.article_vectors, topics.article_stats, topics.co_reads],
+        )  # fmt: skip
         source = stack.enter_context(closing(group))
         output = TransactionalOutput(
             settings, identity, name=NAME, pulse=pulse, reads=topics.user_vectors, writes=[topics.recommendations]

@@ -35,8 +35,9 @@ def run(settings: Settings, topics: Topics, model: InterestModel, stop: Stop, he
         articles.catch_up(pulse)
         tables = UserTables(settings, topics, model, articles.table)
         group = GroupInput(
-            settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse
-        )
+            settings, topics.user_events, identity, tables, name=NAME, changelogs=changelogs, pulse=pulse,
+            also_read=[topics.article_vectors],
+        )  # fmt: skip
         source = stack.enter_context(closing(group))
         output = TransactionalOutput(
             settings, identity, name=NAME, pulse=pulse, reads=topics.user_events,

@@ -44,7 +44,7 @@ SURELY_KNOWN_MS = 1000
 TOLD = 20
 WINDOWS = (
     "read", "read_kinds", "shown", "shown_counts", "recents", "seen", "follows", "mutes", "limited_until", "affinities",
-    "affinities_at",
+    "affinities_at", "minute", "minute_events", "record_minute", "record_minute_events", "language", "region", "device",
 )  # fmt: skip
 
 

@@ -66,7 +66,10 @@ class Commit:
 
 
 class GroupInput:
-    """Consumes ``topic`` as ``identity`` and keeps ``tables`` in step with what it owns."""
+    """Consumes ``topic`` as ``identity`` and keeps ``tables`` in step with what it owns.
+
+    It ends where ``topic``, one of ``changelogs``, or a topic that the worker ``also_read`` is made anew.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class GroupInput:
         name: str,
         changelogs: Sequence[str],
         pulse: Pulse,
+        also_read: Sequence[str] = (),
     ) -> None:
         self.topic = topic
         self._settings = settings
@@ -97,7 +101,7 @@ class GroupInput:
         self._paused_ends: dict[str, dict[int, int]] = {}
         self._paused_at: dict[int, int] = {}
         self._paused_ends_of_topic: dict[int, int] = {}
-        self._topic_ids = TopicIds(self._admin, [topic, *changelogs], self._pulse, self._log)
+        self._topic_ids = TopicIds(self._admin, [topic, *changelogs, *also_read], self._pulse, self._log)
         self._claim = Claim(settings, identity, topic, pulse, self._log)
         self._consumer = self._join()
 

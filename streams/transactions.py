@@ -116,6 +116,7 @@ class TransactionalOutput:
         except KafkaException as error:
             raise self._failed(error.args[0], source) from None
         except BaseException:
+            TRANSACTIONS.labels(self._name, "aborted").inc()
             self._abort()
             raise
         self._failures = 0

@@ -97,7 +97,9 @@ class Tables:
 class Member:
     """A worker of the smallest kind: counts by key what it reads, and writes the counts to the changelog."""
 
-    def __init__(self, settings: Settings, events: str, changelog: str, slot: str = "0") -> None:
+    def __init__(
+        self, settings: Settings, events: str, changelog: str, slot: str = "0", also_read: Sequence[str] = ()
+    ) -> None:
         self.settings = settings.model_copy(update={"slot": slot})
         self.events = events
         self.health = HealthServer("127.0.0.1", 0)
@@ -106,8 +108,9 @@ class Member:
         self.tables = Tables(changelog)
         identity = Identity.of(self.settings, "counter", "g")
         self.source = GroupInput(
-            self.settings, events, identity, self.tables, name="counter", changelogs=[changelog], pulse=self.pulse
-        )
+            self.settings, events, identity, self.tables, name="counter", changelogs=[changelog], pulse=self.pulse,
+            also_read=also_read,
+        )  # fmt: skip
         self.output = TransactionalOutput(
             self.settings, identity, name="counter", pulse=self.pulse, reads=events, writes=[changelog]
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+import numpy as np
 
 from contract.messages import Carried, Event, encode
 from contract.records import decode_co_reads, decode_stats, encode_plain
@@ -84,6 +85,13 @@ def test_everything_that_is_tampered_with_is_found(broker: LocalBroker, tmp_path
         ):  # fmt: skip
             setattr(witness.states[user_id].windows, window, value)
         witness.states[users[6]].at += 1
+        for user_id, factor in ((users[7], 1.01), (users[8], np.nan)):
+            witness.states[user_id].numbers = (factor * witness.states[user_id].vector).astype("<f4").tobytes()
+        witness.states[users[9]].folded -= 1
+        witness.states[users[10]].hash_sum ^= 1
+        witness.states[users[11]].windows.read = b"\0" * len(witness.states[users[11]].windows.read)
+        witness.states[users[12]].windows.seen += bytes(8)
+        witness.totals[0].hash_sum ^= 1
         bent = next(n for n, version in enumerate(witness.versions) if version.folded)
         witness.versions[bent] = replace(witness.versions[bent], hash_sum=witness.versions[bent].hash_sum ^ 1)
         place, value = next((k, v) for k, v in witness.stats.items() if decode_stats(v).positions)
@@ -99,11 +107,12 @@ def test_everything_that_is_tampered_with_is_found(broker: LocalBroker, tmp_path
         found = account.compare(witness)
         assert not found.good
         assert (found.misordered, found.aborted_seen, found.aborted[pipeline_topic(pipeline)]) == (1, 1, 1)
-        said = Counter(finding.split(": ")[1] for finding in found.findings if finding.startswith(tuple(users)))
-        assert said == Counter(
-            ["no state", "follows", "minute_events", "limited_until", "recents", "affinities", "at"]
-        ), found.findings
-        assert found.mismatched_keys == len(said) + 3, found.findings
+        said = Counter(
+            finding.split(": ")[1].split(" is ")[0] for finding in found.findings if finding.startswith(tuple(users))
+        )
+        once = "no state, follows, minute_events, limited_until, recents, affinities, at, folded, hash_sum, read, seen"
+        assert said == Counter(once.split(", ")) + Counter({"the vector": 2}), found.findings
+        assert found.mismatched_keys == said.total() + 4, found.findings
 
 
 def pipeline_topic(pipeline: Pipeline) -> str:

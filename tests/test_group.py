@@ -279,11 +279,13 @@ class TestTopics:
         with pytest.raises(TopicsDiffer, match=r"events\[1\] ends at 0, .*committed 100.*--reset-offsets"):
             member.until_assigned([0, 1, 2, 3])
 
-    @pytest.mark.parametrize("which", ["events", "changelog"])
+    @pytest.mark.parametrize("which", ["events", "changelog", "beside"])
     def test_a_topic_that_is_made_anew_under_it_is_noticed(self, counting: Counting, which: str) -> None:
-        member = counting.member()
+        beside = make_topic(counting.settings, "beside", 1)
+        member = Member(counting.settings, counting.events, counting.changelog, also_read=[beside])
+        counting.members.append(member)
         member.until_assigned([0, 1, 2, 3])
-        topic = getattr(counting, which)
+        topic = beside if which == "beside" else getattr(counting, which)
         admin = make_admin(counting.settings)
         admin.delete_topics([topic])[topic].result(20)
         with pytest.raises(TopicsDiffer, match=f"topic {topic} "):

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from prometheus_client import REGISTRY
 
 from contract.errors import Fenced, SetupError, StoppressError, TransactionFailed
 from contract.settings import Settings
@@ -75,6 +76,11 @@ def values(member: Member) -> list[bytes | None]:
     return [r.value() for r in read_to_end(member.settings, member.tables.changelog, name="test")]
 
 
+def ended(outcome: str) -> float:
+    """How many transactions of this process came to this end."""
+    return REGISTRY.get_sample_value("stoppress_transactions_total", {"worker": "counter", "outcome": outcome}) or 0.0
+
+
 def uncommitted_values(member: Member, count: int) -> Sequence[bytes | None]:
     consumer = make_consumer(member.settings, name="test", read_committed=False)
     try:
@@ -123,8 +129,10 @@ def test_an_error_aborts_and_nobody_sees_what_was_written(member: Member) -> Non
         with write_one(member, b"never"):
             raise ZeroDivisionError
 
+    before = ended("aborted")
     with pytest.raises(ZeroDivisionError):
         fail()
+    assert ended("aborted") == before + 1
     assert values(member) == []
     assert offsets(member) == [-1001, -1001]
     member.source.reread()
@@ -139,8 +147,10 @@ def test_a_transaction_that_took_too_long_is_done_again_and_fences_nobody(member
         with write_one(member, b"too late"):
             assert values(member) == [], "this waits until Kafka has ended the transaction"
 
+    before = ended("aborted")
     with pytest.raises(TransactionFailed):
         take_too_long()
+    assert ended("aborted") == before + 1
     member.source.reread()
     member.until_read(EVENTS)
     assert values(member) == [b"4", b"4"]

@@ -196,7 +196,7 @@ class Account:
                     continue
                 verdict.duplicated += max(0, state.folded - len(expected.offsets))
                 found = self._differences(state, expected, partition, late=user_id in self._late_readers)
-                if not self._changing and (distance := self._distance(state, expected)) > 0:
+                if not self._changing and (distance := self._distance(state, expected)) != 0:
                     found.append(f"the vector is {distance:g} off")
                 if found:
                     verdict.mismatch(user_id, ", ".join(found))
@@ -241,7 +241,7 @@ class Account:
         """How far the vector is off, 0 within the tolerance."""
         wanted = self._vector(expected)
         distance = float(np.linalg.norm(state.vector - wanted))
-        return distance if distance > RELATIVE * np.linalg.norm(wanted) + 1e-6 else 0.0
+        return 0.0 if distance <= RELATIVE * np.linalg.norm(wanted) + 1e-6 else distance
 
     def _vector(self, user: ReferenceUser) -> NDArray[np.float64]:
         """The sums of what was added, in double precision."""

@@ -27,6 +27,8 @@ POSITIONS = (None, 0, 1, 2, 4, 7, 15, 40)
 REASONS = ("", "similar", "popular", "category")
 SOURCES = ("", "vector", "popular")
 LANGUAGES = ("de", "EN-gb")
+REGIONS = ("DE-BY", "us_ca", "")
+DEVICES = ("mobile", "Tablet", "toaster")
 CATEGORIES = 10
 TARGETS = 80  # more than a user's follows and mutes have places for
 ANONYMOUS = 0.25
@@ -134,12 +136,16 @@ class Load:
             kind=kind,
             at=time.time_ns() // 1_000_000 - self._random.randrange(60_000),
             event_id=f"{self.sent}" if self._random.random() < 0.8 else "",
-            context={"language": self._random.choice(LANGUAGES)} if self._random.random() < 0.1 else {},
+            context=self._context() if self._random.random() < 0.1 else {},
             **self._about(kind),
         )
         if event.event_id and kind != "forget":
             self._recent.append(event)
         return event
+
+    def _context(self) -> dict[str, str]:
+        told = {"language": LANGUAGES, "region": REGIONS, "device": DEVICES}
+        return {what: self._random.choice(values) for what, values in told.items()}
 
     def _about(self, kind: Kind) -> dict[str, Any]:
         if kind == "impression":
