@@ -189,10 +189,12 @@ class Chaos:
 
         def caught() -> bool:
             worker.signal(signal.SIGSTOP)
+            stopped_at = time.monotonic()
             if self._open_ends() & self._open_ends():
                 return True
             worker.signal(signal.SIGCONT)
-            time.sleep(self._random.uniform(0.0, 0.05))
+            # It runs as long as it stood, or it would do nothing but come back into its group.
+            time.sleep(time.monotonic() - stopped_at + self._random.uniform(0.0, 0.05))
             return False
 
         await_true(caught, "a transaction is open", 180)
