@@ -77,7 +77,8 @@ def test_everything_that_is_tampered_with_is_found(broker: LocalBroker, tmp_path
         assert untouched.good, untouched
         assert sum(untouched.aborted.values()) == 0  # nothing is ended that is not open
 
-        users = sorted(witness.states)
+        users = sorted(witness.states, key=lambda user_id: -witness.states[user_id].folded)
+        assert all(witness.states[user_id].windows.affinities for user_id in users[:13])
         del witness.states[users[0]]
         for user_id, window, value in (
             (users[1], "follows", ("nobody",)), (users[2], "minute_events", 100_000), (users[3], "limited_until", 1),
@@ -85,8 +86,8 @@ def test_everything_that_is_tampered_with_is_found(broker: LocalBroker, tmp_path
         ):  # fmt: skip
             setattr(witness.states[user_id].windows, window, value)
         witness.states[users[6]].at += 1
-        for user_id, factor in ((users[7], 1.01), (users[8], np.nan)):
-            witness.states[user_id].numbers = (factor * witness.states[user_id].vector).astype("<f4").tobytes()
+        for user_id, off in ((users[7], 0.01), (users[8], np.nan)):
+            witness.states[user_id].numbers = (witness.states[user_id].vector + off).astype("<f4").tobytes()
         witness.states[users[9]].folded -= 1
         witness.states[users[10]].hash_sum ^= 1
         witness.states[users[11]].windows.read = b"\0" * len(witness.states[users[11]].windows.read)

@@ -144,7 +144,9 @@ class Load:
         return event
 
     def _context(self) -> dict[str, str]:
-        told = {"language": LANGUAGES, "region": REGIONS, "device": DEVICES}
+        told = {"language": LANGUAGES, "device": DEVICES}
+        if not self._world.changing:  # a click that waited counts where its user is when its article comes
+            told["region"] = REGIONS
         return {what: self._random.choice(values) for what, values in told.items()}
 
     def _about(self, kind: Kind) -> dict[str, Any]:
